@@ -116,6 +116,11 @@ impl Modes {
         }
     }
 
+    /// Adds `shard`, which is used from now on, unless it is known.
+    pub(crate) fn add(&self, shard: usize) {
+        self.state.lock().shard(shard);
+    }
+
     /// Forgets `shard`, which serves nothing any more.
     pub(crate) fn forget(&self, shard: usize) {
         let mut state = self.state.lock();

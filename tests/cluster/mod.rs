@@ -18,3 +18,4 @@ mod spread;
 mod together;
 mod tools;
 mod unserved;
+mod unserved_pubsub;

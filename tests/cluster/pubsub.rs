@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Config, Mode, PubSubLayer};
+use metrics_util::debugging::DebuggingRecorder;
 
+use super::tools::all;
 use crate::pubsub::tools::{mode, next, numbered};
-use crate::support::{Cluster, DEADLINE, RedisServer, eventually, within};
+use crate::support::{Cluster, Counts, DEADLINE, RedisServer, eventually, within};
 
 fn config(cluster: &Cluster) -> Config {
     Config::new()
@@ -35,6 +37,9 @@ async fn node_of(cluster: &Cluster, topic: &str) -> usize {
 
 #[tokio::test]
 async fn messages_reach_processes_on_other_nodes() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _recording = metrics::set_default_local_recorder(&recorder);
     let cluster = Cluster::start().await;
     let mut config = config(&cluster);
     let mut layers = Vec::new();
@@ -53,6 +58,12 @@ async fn messages_reach_processes_on_other_nodes() {
             assert_eq!(next(receiver).await, number);
         }
     }
+    let sender = connect(config).await;
+    sender.send("news", numbered(4)).await.unwrap();
+    for receiver in &mut receivers {
+        assert_eq!(next(receiver).await, 4);
+    }
+    assert_eq!(counts.dropped("no_reader"), 0, "a node knows its own readers only");
 }
 
 #[tokio::test]
@@ -88,6 +99,21 @@ async fn a_layer_leaves_a_node_that_is_cut_off_from_the_others() {
     mode(&other, Mode::Remote).await;
     one.send("news", numbered(1)).await.unwrap();
     assert_eq!(next(&mut receiver).await, 1);
+}
+
+#[tokio::test]
+async fn a_layer_keeps_its_node_while_another_master_fails() {
+    let mut cluster = Cluster::start().await;
+    let layer = connect(config(&cluster)).await;
+    layer.subscribe(&["news"]).await.unwrap();
+    let used = node_of(&cluster, "news").await;
+    // Neither this node nor its replica.
+    let failing = usize::from(used % Cluster::MASTERS == 0);
+    let mut events = layer.events();
+    cluster.nodes[failing].server.stop();
+    cluster.becomes_master(failing + Cluster::MASTERS).await;
+    cluster.works(&[used]).await;
+    assert_eq!(all(&mut events), []);
 }
 
 #[tokio::test]

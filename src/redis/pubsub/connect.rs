@@ -12,6 +12,7 @@ use super::inbox::{self, Inbox};
 use super::interest::Interest;
 use super::layer::PubSubLayer;
 use super::managers::Managers;
+use super::managers::unserved::Unserved;
 use super::publish::Publisher;
 use super::topic::{Sharding, Topics};
 use super::wire::Wire;
@@ -87,22 +88,18 @@ impl PubSubLayer {
         let wire = Arc::new(Wire::new(config)?);
         let modes = Modes::new(places.count(), events.clone());
         let publish = if config.sharded_pubsub { "SPUBLISH" } else { "PUBLISH" };
-        let options = SubscriptionOptions { fallback, return_after: config.return_after, publish };
+        let unserved = Arc::new(Unserved::new(config.command_timeout));
+        let timing = Timing::of(config);
+        let return_after = config.return_after;
+        let options = SubscriptionOptions { timing, fallback, return_after, publish, unserved: unserved.clone() };
         let manager = {
-            let (places, timing, modes, events) = (places.clone(), Timing::of(config), modes.clone(), events.clone());
+            let (places, modes, events) = (places.clone(), modes.clone(), events.clone());
             move |shard: &Arc<Shard>| {
-                let (modes, events) = (modes.clone(), events.clone());
-                Arc::new(SubscriptionManager::new(
-                    shard.clone(),
-                    places.clone(),
-                    timing.clone(),
-                    options,
-                    modes,
-                    events,
-                ))
+                let (places, options, modes) = (places.clone(), options.clone(), modes.clone());
+                Arc::new(SubscriptionManager::new(shard.clone(), places, options, modes, events.clone()))
             }
         };
-        let managers = Arc::new(Managers::new(places.clone(), manager));
+        let managers = Arc::new(Managers::new(places.clone(), unserved, manager));
         let bounds = Bounds { overflow: config.overflow, bytes: config.max_queue_size };
         let memory = MemoryLayer::dropping(config, bounds)?;
         let interest = Interest::new(topics.clone(), managers.clone(), config.expiry);

@@ -144,6 +144,7 @@ impl Drop for Ending {
 #[cfg(test)]
 mod tests {
     use super::super::managers::Managers;
+    use super::super::managers::unserved::Unserved;
     use super::super::topic::Sharding;
     use super::*;
     use crate::config::Config;
@@ -157,7 +158,8 @@ mod tests {
         let (topics, expiry) = (Arc::new(Topics::new("p", Sharding::Classic(0))), Duration::from_secs(4));
         let wire = Arc::new(Wire::new(&Config::new()).unwrap());
         let places = Arc::new(Places::new(Vec::new(), Ring::crc(0)));
-        let managers = Arc::new(Managers::new(places, |_| unreachable!("there are no servers")));
+        let unserved = Arc::new(Unserved::new(Duration::ZERO));
+        let managers = Arc::new(Managers::new(places, unserved, |_| unreachable!("there are no servers")));
         let interest = Interest::new(topics.clone(), managers, Duration::ZERO);
         let inbox = Arc::new(Inbox::new(MemoryLayer::new(), interest, topics, wire, Closing::default()));
         let closing = CancellationToken::new();

@@ -3,6 +3,7 @@
 use super::interest::Interest;
 use super::layer::PubSubLayer;
 use super::topic::Target;
+use crate::config::Fallback;
 use crate::error::BoxError;
 use crate::health::Health;
 use crate::layer::{ChannelLayer, Mode};
@@ -28,7 +29,14 @@ impl PubSubLayer {
                 Mode::Down => health.fails(status.shard, status.reason),
             }
         }
-        for manager in self.inbox.interest.managers().all() {
+        let managers = self.inbox.interest.managers();
+        for (shard, error) in managers.all_unserved() {
+            match managers.fallback() {
+                Fallback::Local => health.falls_back(shard, Some(error.to_string())),
+                Fallback::Fail => health.fails(shard, Some(error.to_string())),
+            }
+        }
+        for manager in managers.all() {
             // There is no fallback for a refused subscription: messages of other processes do not arrive.
             if let Some(fault) = manager.refusal() {
                 let refusal = manager.shard.error(fault);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use redis::Value;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -84,7 +84,7 @@ impl Publisher {
     ) -> Self {
         let start_queue = |place| {
             let (sender, queue) = mpsc::unbounded_channel();
-            let task = PublishQueue { place, inbox: inbox.clone(), modes: modes.clone(), redirected: None };
+            let task = PublishQueue { place, inbox: inbox.clone(), modes: modes.clone() };
             tasks.spawn(task.run(queue, closing.clone()));
             sender
         };
@@ -103,15 +103,13 @@ struct PublishQueue {
     place: usize,
     inbox: Arc<Inbox>,
     modes: Arc<Modes>,
-    /// Since when a cluster has accepted no message at the place.
-    redirected: Option<Instant>,
 }
 
 /// Messages that were not published, and why.
 type Unsent = (Vec<OutboundMessage>, Fault);
 
 impl PublishQueue {
-    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<QueuedMessage>, closing: CancellationToken) {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<QueuedMessage>, closing: CancellationToken) {
         let mut taken = Vec::new();
         let mut waiting = VecDeque::new();
         loop {
@@ -143,21 +141,28 @@ impl PublishQueue {
 
     /// Publishes `batch`. In a cluster, messages that a node does not accept are sent again, for the time of a command
     /// after the first one.
-    async fn send(&mut self, mut batch: Vec<OutboundMessage>) {
+    async fn send(&self, mut batch: Vec<OutboundMessage>) {
+        let managers = self.inbox.interest.managers();
         while !batch.is_empty() {
-            let (manager, reachability) = self.inbox.interest.managers().settled(self.place).await;
-            let generation = match &reachability {
-                Reachability::Unreachable(fault) => {
-                    self.redirected = None;
-                    return self.keep_or_fail(&manager, batch, fault);
+            let turn = match managers.turn(self.place).await {
+                Ok(turn) => turn,
+                Err((manager, fault)) => {
+                    manager.catch_up().await;
+                    return self.keep_or_fail(&manager, batch, &fault);
                 }
+            };
+            let (manager, reachability) = (turn.manager.clone(), turn.reachability.clone());
+            let generation = match &reachability {
+                Reachability::Unreachable(fault) => return self.keep_or_fail(&manager, batch, fault),
                 // Only over the connection that belongs to the subscription: another may lead to a server without our
                 // readers.
                 Reachability::Reachable(_, generation) => Some(*generation),
                 _ => None,
             };
-            let Some((unsent, fault)) = self.publish(&manager, batch, generation).await else { return };
-            if !manager.is_in_cluster() || self.has_expired(&manager) {
+            let unsent = self.publish(&manager, batch, generation).await;
+            drop(turn);
+            let Some((unsent, fault)) = unsent else { return };
+            if !manager.is_in_cluster() || managers.unserved(self.place).is_some() {
                 // While the old subscription lasts, an earlier message could still arrive behind these.
                 if fault.outage {
                     manager.wait_until_lost(&reachability).await;
@@ -171,14 +176,9 @@ impl PublishQueue {
         }
     }
 
-    /// Whether a cluster has accepted no message for longer than a command may take.
-    fn has_expired(&mut self, manager: &SubscriptionManager) -> bool {
-        self.redirected.get_or_insert_with(Instant::now).elapsed() >= manager.shard.command_timeout()
-    }
-
     /// Waits for another server or connection at the place, after one has answered with `fault`.
     async fn wait_for_another(&self, manager: &Arc<SubscriptionManager>, before: &Reachability, fault: &Fault) {
-        manager.learn(Partition::at(self.place), fault).await;
+        manager.follow(fault).await;
         tokio::select! {
             () = self.inbox.interest.managers().reassigned(self.place, manager) => {}
             () = manager.wait_until_lost(before) => {}
@@ -206,7 +206,7 @@ impl PublishQueue {
 
     /// Publishes `batch` through the server of `manager`. Returns the last messages if they were not published.
     async fn publish(
-        &mut self,
+        &self,
         manager: &SubscriptionManager,
         batch: Vec<OutboundMessage>,
         generation: Option<u64>,
@@ -235,8 +235,14 @@ impl PublishQueue {
                 Err(fault) => fail(manager, message, fault, &mut dropped),
             }
         }
-        if sent > 0 {
-            self.redirected = None;
+        if manager.is_in_cluster() {
+            let partition = Partition::at(self.place);
+            if sent > 0 {
+                manager.record_accepted(partition);
+            }
+            if let Some((_, fault)) = &unsent {
+                manager.record_refused(partition, fault);
+            }
         }
         dropped.count();
         update_metric(|| metrics::counter!("channel_layer_sent_total").increment(sent));

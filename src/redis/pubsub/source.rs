@@ -35,6 +35,8 @@ pub(crate) struct PubSubSource {
 struct Outage {
     managers: Arc<Managers>,
     place: usize,
+    /// The number of the shard at the place when the present outage began. The place may be on another one at its end.
+    shard: usize,
     /// Ready with the error of an outage, then with `None` at its end, and so on.
     next: Pin<Box<dyn Future<Output = Option<Error>> + Send + Sync>>,
 }
@@ -69,9 +71,9 @@ impl PubSubSource {
         for outage in &mut self.outages {
             while let Poll::Ready(change) = outage.poll(cx) {
                 match change {
-                    Some(error) if self.reported.insert(outage.shard()) => return Poll::Ready(error),
+                    Some(error) if self.reported.insert(outage.shard) => return Poll::Ready(error),
                     Some(_) => {}
-                    None => drop(self.reported.remove(&outage.shard())),
+                    None => drop(self.reported.remove(&outage.shard)),
                 }
             }
         }
@@ -82,16 +84,15 @@ impl PubSubSource {
 impl Outage {
     fn at(managers: &Arc<Managers>, place: usize) -> Self {
         let next = next_outage(managers.clone(), place);
-        Self { managers: managers.clone(), place, next: Box::pin(next) }
-    }
-
-    fn shard(&self) -> usize {
-        self.managers.shard_at(self.place)
+        Self { managers: managers.clone(), place, shard: managers.shard_at(place), next: Box::pin(next) }
     }
 
     /// Ready with the error of an outage when it begins, and with `None` when it ends.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
         let change = std::task::ready!(self.next.as_mut().poll(cx));
+        if change.is_some() {
+            self.shard = self.managers.shard_at(self.place);
+        }
         let (managers, place) = (self.managers.clone(), self.place);
         self.next = match &change {
             None => Box::pin(next_outage(managers, place)),

@@ -45,9 +45,6 @@ impl AnyNode {
 
     /// A client for the first node that answers and is not cut off, or else for the node that knows of the most slots.
     pub(crate) async fn locate(&self) -> Result<Arc<Client>, ConnectError> {
-        // The nodes may have changed since the last connection. A failure shows in the attempts below.
-        let _ = self.cluster.refresh().await;
-        self.cluster.disconnect().await;
         Ok(self.best().await?.0)
     }
 
@@ -64,8 +61,6 @@ impl AnyNode {
                 continue;
             }
             pause = CHECK_ALL_EVERY;
-            // All nodes may have been replaced since the last one. A failure shows in the attempts below.
-            let _ = self.cluster.refresh().await;
             if !self.best().await.is_ok_and(|(_, most)| most > info.served) {
                 doubted = None;
                 continue;
@@ -78,6 +73,9 @@ impl AnyNode {
     }
 
     async fn best(&self) -> Result<Reached, ConnectError> {
+        // The nodes may have changed since the last connection. A failure shows in the attempts below.
+        let _ = self.cluster.refresh().await;
+        self.cluster.disconnect().await;
         let mut best: Option<Reached> = None;
         let mut failures = Vec::new();
         let nodes = stream::iter(self.cluster.endpoints());

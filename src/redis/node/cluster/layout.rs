@@ -30,6 +30,8 @@ pub(crate) struct ReportedNode {
     pub(crate) id: String,
     /// Where clients reach it; `None` if the reporting node does not know that.
     pub(crate) address: Option<Address>,
+    /// Whether its host is the one at which the reporting node was reached. Another client may reach it elsewhere.
+    pub(crate) is_host_implied: bool,
     pub(crate) is_master: bool,
 }
 
@@ -79,14 +81,12 @@ impl ReportedShard {
 impl ReportedNode {
     fn parse(node: &Value, asked: &str, is_master: bool) -> Option<Self> {
         let [endpoint, port, id, ..] = node.as_sequence()? else { return None };
-        let host = match text(endpoint) {
-            // The node does not know its own address, and means the one that it was reached by.
-            None | Some("") => Some(asked),
-            Some("?") => None,
-            Some(host) => Some(host),
-        };
-        let address = host.map(str::to_owned).zip(number(port));
-        Some(Self { id: text(id)?.to_owned(), address, is_master })
+        let endpoint = text(endpoint).unwrap_or_default();
+        // The node does not know its own address, and means the one that it was reached by.
+        let is_host_implied = endpoint.is_empty();
+        let host = if is_host_implied { asked } else { endpoint };
+        let address = Some(host.to_owned()).filter(|host| host != "?").zip(number(port));
+        Some(Self { id: text(id)?.to_owned(), address, is_host_implied, is_master })
     }
 }
 
@@ -121,16 +121,21 @@ pub(super) mod tests {
     }
 
     pub(crate) fn layout(ranges: &[String]) -> Option<Layout> {
-        parse(&format!("*{}\r\n{}", ranges.len(), ranges.concat()))
+        layout_at("asked", ranges)
+    }
+
+    /// The layout that a node reports that was reached at `host`.
+    pub(crate) fn layout_at(host: &str, ranges: &[String]) -> Option<Layout> {
+        parse(&format!("*{}\r\n{}", ranges.len(), ranges.concat()), host)
     }
 
     fn bulk(text: &str) -> String {
         format!("${}\r\n{text}\r\n", text.len())
     }
 
-    fn parse(answer: &str) -> Option<Layout> {
+    fn parse(answer: &str, asked: &str) -> Option<Layout> {
         let answer = redis::parse_redis_value(answer.as_bytes()).expect("it is an answer");
-        Layout::parse(&answer, "asked")
+        Layout::parse(&answer, asked)
     }
 
     #[test]
@@ -174,7 +179,7 @@ pub(super) mod tests {
             "*1\r\n*2\r\n:0\r\n:1\r\n",
             "*1\r\n*3\r\n:0\r\n:1\r\n*0\r\n",
         ] {
-            assert_eq!(parse(other), None, "{other}");
+            assert_eq!(parse(other, "asked"), None, "{other}");
         }
     }
 }

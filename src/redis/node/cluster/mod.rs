@@ -2,8 +2,8 @@
 //!
 //! [`slots`] maps keys to slots. [`layout`] reads what a node reports about the cluster, and [`shards`] finds the known
 //! shards in it. [`state`] keeps the present layout and refreshes it. [`redirect`] reads the answers of nodes that do
-//! not serve a slot. [`info`] reads whether a node counts the cluster as working. [`any_node`] finds a node for messages
-//! that all nodes forward.
+//! not serve a slot. [`info`] reads whether a node counts the cluster as working. [`any_node`] finds a node for
+//! messages that all nodes forward.
 
 pub(crate) mod any_node;
 pub(crate) mod info;

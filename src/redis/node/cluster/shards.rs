@@ -26,6 +26,8 @@ pub(crate) struct KnownShard {
     master: Option<Address>,
     /// The address that was returned last for a connection.
     located: Option<Address>,
+    /// Another host of the master. It is used for the next connection.
+    other_host: Option<String>,
     /// When a redirection last named its master.
     named: Option<Instant>,
     /// Whether it serves slots.
@@ -80,6 +82,9 @@ impl KnownShards {
     /// address.
     pub(crate) fn locate(&mut self, number: usize) -> Option<(Address, bool)> {
         let shard = self.0.get_mut(number)?;
+        if shard.master.is_some() && shard.master == shard.located {
+            shard.use_other_host();
+        }
         let master = shard.master.clone()?;
         let is_same = shard.located.replace(master.clone()).as_ref() == Some(&master);
         Some((master, is_same))
@@ -132,12 +137,39 @@ impl KnownShard {
     }
 
     fn record(&mut self, reported: &ReportedShard) {
-        self.nodes.clone_from(&reported.nodes);
+        let nodes = reported.nodes.iter().map(|node| self.at_known_host(node)).collect();
+        self.nodes = nodes;
         self.slots.clone_from(&reported.slots);
-        if let Some(address) = &reported.master().address {
-            self.master = Some(address.clone());
+        if let (Some(known), Some(address)) = (&self.nodes[0].address, &reported.master().address) {
+            if known != address {
+                self.other_host = Some(address.0.clone());
+            } else if !self.nodes[0].is_host_implied {
+                self.other_host = None;
+            }
+            self.master = Some(known.clone());
         }
         self.serves = true;
+    }
+
+    /// `reported` at the host by which it is known, if the reporting node implies its host. Two of the configured hosts
+    /// may be names of the same nodes, and no connection has to be replaced then.
+    fn at_known_host(&self, reported: &ReportedNode) -> ReportedNode {
+        let known = self.nodes.iter().find(|known| known.id == reported.id && known.is_host_implied);
+        let host = known.filter(|_| reported.is_host_implied).and_then(|known| known.address.as_ref());
+        let address = match (host, &reported.address) {
+            (Some((host, _)), Some((_, port))) => Some((host.clone(), *port)),
+            (_, address) => address.clone(),
+        };
+        ReportedNode { address, ..reported.clone() }
+    }
+
+    /// Takes the other host of the nodes whose hosts are implied, because a connection to the present one was lost.
+    fn use_other_host(&mut self) {
+        let Some(other) = self.other_host.take() else { return };
+        let nodes = self.nodes.iter_mut().filter(|node| node.is_host_implied);
+        for (host, _) in nodes.filter_map(|node| node.address.as_mut()).chain(self.master.as_mut()) {
+            host.clone_from(&other);
+        }
     }
 
     fn has_node_at(&self, address: &Address) -> bool {
@@ -182,7 +214,7 @@ impl KnownShard {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::tests::{layout, node, range};
+    use super::super::layout::tests::{layout, layout_at, node, range};
     use super::*;
 
     /// A layout whose shards have these nodes, the master first, and together all slots. The last character of the id
@@ -272,6 +304,27 @@ mod tests {
         assert_eq!(apply(&mut known, &part(&["ab"], 9)), [0]);
         assert!(known.get(1).unwrap().serves && !known.get(1).unwrap().retired);
         assert_eq!(apply(&mut known, &report(&["ab", "cd"])), [0, 1]);
+    }
+
+    #[test]
+    fn a_node_without_an_address_stays_at_its_host_while_it_answers_there() {
+        let mut known = KnownShards::unknown();
+        let ask = |known: &mut KnownShards, host| {
+            let nodes = ["a", "b"].map(|id| node(id, None, port(id.chars().next().unwrap())));
+            known.apply(&layout_at(host, &[range(0, 16383, &nodes)]).unwrap(), Instant::now());
+        };
+        let located = |known: &mut KnownShards| known.locate(0).unwrap().0.0;
+        ask(&mut known, "one");
+        assert_eq!(located(&mut known), "one");
+        for host in ["other", "one", "other"] {
+            ask(&mut known, host);
+            let master = known.get(0).unwrap().master().unwrap();
+            assert_eq!(master, &("one".to_owned(), port('a')), "reported by a node at {host}");
+        }
+        assert_eq!(located(&mut known), "other", "the connection to the first host was lost");
+        assert_eq!(known.at(&("other".to_owned(), port('b'))), Some(0));
+        ask(&mut known, "one");
+        assert_eq!(known.get(0).unwrap().master().unwrap().0, "other");
     }
 
     #[test]

@@ -5,16 +5,18 @@
 
 pub(crate) mod moving;
 pub(crate) mod partition;
+pub(crate) mod unserved;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{MutexGuard, OwnedRwLockReadGuard, watch};
 use tokio::time::Instant;
 
+use self::moving::Leaving;
 use self::partition::Partition;
+use self::unserved::{Refusal, Unserved};
 use super::topic::Subscription;
 use crate::config::Fallback;
 use crate::error::{Error, Result};
@@ -32,6 +34,10 @@ pub(crate) struct Managers {
     /// Of each partition of a cluster; empty outside of a cluster. Held only to read or change it, together with the
     /// subscriptions of managers.
     partitions: Mutex<Vec<Assignment>>,
+    /// By partition; empty outside of a cluster. Held while a batch is published, so that the subscriptions end behind
+    /// it.
+    publishing: Vec<tokio::sync::Mutex<()>>,
+    unserved: Arc<Unserved>,
     /// Counts the changes of assignments.
     changes: watch::Sender<u64>,
 }
@@ -41,8 +47,8 @@ type Create = Box<dyn Fn(&Arc<Shard>) -> Arc<SubscriptionManager> + Send + Sync>
 
 /// Where the subscriptions of a partition are.
 enum Assignment {
-    /// They end at the former server. Holds those that the next server gets.
-    Leaving(HashSet<Subscription>),
+    /// They end at the former server.
+    Leaving(Leaving),
     /// The manager with this number has them, and waits for the answers of its server.
     Arriving(usize),
     /// A manager has them.
@@ -56,12 +62,22 @@ struct Settled {
     since: Instant,
     /// Since when the layout gives the partition to another one.
     doubted: Option<Instant>,
+    /// Whether the partition leaves it when the batch under way has been published.
+    leaves: bool,
 }
 
 impl Settled {
     fn now(manager: usize) -> Self {
-        Self { manager, since: Instant::now(), doubted: None }
+        Self { manager, since: Instant::now(), doubted: None, leaves: false }
     }
+}
+
+/// The turn of a batch to be published at a place.
+pub(crate) struct Turn<'m> {
+    pub(crate) manager: Arc<SubscriptionManager>,
+    pub(crate) reachability: Reachability,
+    /// Keeps a partition of a cluster where it is, and its connection.
+    _stays: Option<(MutexGuard<'m, ()>, OwnedRwLockReadGuard<()>)>,
 }
 
 impl Assignment {
@@ -84,10 +100,14 @@ impl Managers {
     /// The managers of the shards of `places`, which `create` creates.
     pub(crate) fn new(
         places: Arc<Places>,
+        unserved: Arc<Unserved>,
         create: impl Fn(&Arc<Shard>) -> Arc<SubscriptionManager> + Send + Sync + 'static,
     ) -> Self {
         let (create, changes) = (Box::new(create), watch::Sender::new(0));
-        let managers = Self { all: boxcar::Vec::new(), places, create, partitions: Mutex::default(), changes };
+        let movable = if places.is_cluster() { Partition::COUNT } else { 0 };
+        let publishing = (0..movable).map(|_| tokio::sync::Mutex::default()).collect();
+        let (all, partitions) = (boxcar::Vec::new(), Mutex::default());
+        let managers = Self { all, places, create, partitions, publishing, unserved, changes };
         managers.add_new();
         if let Some(cluster) = managers.places.cluster() {
             // The first manager gets what has no other yet, until the cluster is followed.
@@ -142,7 +162,7 @@ impl Managers {
     pub(crate) fn add(&self, place: usize, subscription: &Subscription) {
         let mut partitions = self.partitions.lock();
         match partitions.get_mut(place) {
-            Some(Assignment::Leaving(kept)) => drop(kept.insert(subscription.clone())),
+            Some(Assignment::Leaving(leaving)) => drop(leaving.kept.insert(subscription.clone())),
             assigned => drop(self.number(place, assigned.as_deref()).add(subscription)),
         }
     }
@@ -151,7 +171,7 @@ impl Managers {
     pub(crate) fn remove(&self, place: usize, subscription: &Subscription) {
         let mut partitions = self.partitions.lock();
         match partitions.get_mut(place) {
-            Some(Assignment::Leaving(kept)) => drop(kept.remove(subscription)),
+            Some(Assignment::Leaving(leaving)) => drop(leaving.kept.remove(subscription)),
             assigned => self.number(place, assigned.as_deref()).remove(subscription),
         }
     }
@@ -199,14 +219,37 @@ impl Managers {
         }
     }
 
-    /// Waits until the server at `place` has answered `subscription`, which has been added. Returns at once if the
-    /// server is unreachable and messages stay in this process.
+    /// Waits until the server at `place` has answered `subscription`, which has been added. If messages stay in this
+    /// process, does not wait for an unreachable server, nor for longer than a command may take for a server that
+    /// serves the place. Returns at once if the subscription has been removed.
     ///
     /// # Errors
     ///
-    /// [`Error::Redis`] if the server refused, or if it is unreachable and messages do not stay in this process.
+    /// [`Error::Redis`] if the server refused, or if no server is reachable and messages do not stay in this process.
     pub(crate) async fn confirmed(&self, place: usize, subscription: &Subscription) -> Result<()> {
-        self.ask(place, |manager| async move { manager.confirmed(subscription).await }).await
+        let confirming = self.ask(place, |manager| async move {
+            match manager.confirmed(subscription).await {
+                Some(confirmed) => confirmed,
+                None if self.has_removed(place, &manager, subscription) => Ok(()),
+                // The next manager has it.
+                None => std::future::pending().await,
+            }
+        });
+        tokio::select! {
+            biased;
+            confirmed = confirming => confirmed,
+            refusal = self.wait_until_unserved(place) => match self.fallback() {
+                Fallback::Local => Ok(()),
+                Fallback::Fail => Err(self.places.error(refusal.shard, refusal.fault)),
+            },
+        }
+    }
+
+    /// Whether `manager` has the subscriptions of `place`, and `subscription` is none of them.
+    fn has_removed(&self, place: usize, manager: &Arc<SubscriptionManager>, subscription: &Subscription) -> bool {
+        let partitions = self.partitions.lock();
+        let number = partitions.get(place).map_or(Some(place), Assignment::manager);
+        number.is_some_and(|number| Arc::ptr_eq(&self.all[number], manager)) && !manager.has(subscription)
     }
 
     /// Waits until the server at `place` has refused `subscription`. Never returns if it does not.
@@ -214,30 +257,73 @@ impl Managers {
         self.ask(place, |manager| async move { manager.refused(subscription).await }).await
     }
 
-    /// Waits until the server at `place` is unreachable. Returns why.
+    /// Waits until the server at `place` is unreachable, or until no server has served the place for longer than a
+    /// command may take. Returns why.
     pub(crate) async fn outage(&self, place: usize) -> Error {
-        self.ask(place, |manager| async move { manager.outage().await }).await
+        tokio::select! {
+            error = self.ask(place, |manager| async move { manager.outage().await }) => error,
+            refusal = self.wait_until_unserved(place) => self.places.error(refusal.shard, refusal.fault),
+        }
     }
 
     /// Waits until messages arrive from the server at `place`.
     pub(crate) async fn reachable(&self, place: usize) {
         self.ask(place, |manager| async move { manager.reachable().await }).await;
+        if self.places.is_cluster() {
+            self.unserved.wait_until_served(Partition::at(place)).await;
+        }
     }
 
-    /// Waits until messages for `place` can be published or stay here. Returns its manager, and whether messages
-    /// arrive from the server.
-    pub(crate) async fn settled(&self, place: usize) -> (Arc<SubscriptionManager>, Reachability) {
+    /// Waits until messages for `place` can be published or stay in this process. No partition moves before the turn is
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// The last answer, if no server has served the place for longer than a command may take, and the manager of the
+    /// server that has answered.
+    pub(crate) async fn turn(&self, place: usize) -> Result<Turn<'_>, (Arc<SubscriptionManager>, Fault)> {
+        tokio::select! {
+            biased;
+            turn = self.next_turn(place) => Ok(turn),
+            refusal = self.wait_until_unserved(place) => Err((self.all[refusal.shard].clone(), refusal.fault)),
+        }
+    }
+
+    async fn next_turn(&self, place: usize) -> Turn<'_> {
         loop {
             let manager = self.wait_for(place, Assignment::settled).await;
-            let now = manager.reachability();
-            if !matches!(now, Reachability::Changing(_)) {
-                return (manager, now);
-            }
             tokio::select! {
-                reachability = manager.settled() => return (manager.clone(), reachability),
-                () = self.reassigned(place, &manager) => {}
+                () = manager.accepting(place) => {}
+                () = self.reassigned(place, &manager) => continue,
+            }
+            let stays = match self.publishing.get(place) {
+                Some(publishing) => Some((publishing.lock().await, manager.publishing.clone().read_owned().await)),
+                None => None,
+            };
+            let reachability = manager.reachability();
+            let is_here = self.assigned(place, Assignment::settled).is_some_and(|now| Arc::ptr_eq(&now, &manager));
+            if is_here && manager.accepts(place, &reachability) {
+                return Turn { manager, reachability, _stays: stays };
             }
         }
+    }
+
+    /// The last answer at `place`, if no server has served it for longer than a command may take.
+    pub(crate) fn unserved(&self, place: usize) -> Option<Refusal> {
+        self.places.is_cluster().then(|| self.unserved.expired(Partition::at(place))).flatten()
+    }
+
+    /// The shards of all places that no server has served for longer than a command may take, and the errors.
+    pub(crate) fn all_unserved(&self) -> impl Iterator<Item = (usize, Error)> {
+        let refusals = self.unserved.all_expired().into_iter();
+        refusals.map(|refusal| (refusal.shard, self.places.error(refusal.shard, refusal.fault)))
+    }
+
+    async fn wait_until_unserved(&self, place: usize) -> Refusal {
+        if !self.places.is_cluster() {
+            return std::future::pending().await;
+        }
+        self.unserved.wait_until_expired(Partition::at(place)).await
     }
 
     /// Waits until all messages have arrived that were published before the call.
@@ -247,9 +333,7 @@ impl Managers {
 
     /// Waits until all messages for `place` have arrived that were published before the call.
     pub(crate) async fn catch_up_at(&self, place: usize) {
-        if let Some(manager) = self.assigned(place, Assignment::manager) {
-            manager.catch_up().await;
-        }
+        self.ask(place, |manager| async move { manager.catch_up().await }).await;
     }
 
     /// The error of a call for `place` that failed with `fault`.

@@ -2,7 +2,8 @@
 //!
 //! A partition ends its subscriptions at the former server before it begins them at the next one. So the messages of a
 //! sender arrive in their order, although they come over two connections, and none arrives twice. Messages that other
-//! processes publish in between are lost. This process publishes only when its own subscriptions are back.
+//! processes publish in between are lost. This process publishes only when its own subscriptions are back, and a batch
+//! under way is published before they end.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,7 +19,9 @@ use super::{Assignment, Managers, Settled};
 use crate::layer::Modes;
 use crate::redis::node::cluster::Cluster;
 use crate::redis::pubsub::managers::partition::Partition;
-use crate::redis::pubsub::subscribe::manager::SubscriptionManager;
+use crate::redis::pubsub::subscribe::desired::ChangeNumber;
+use crate::redis::pubsub::subscribe::manager::{Reachability, SubscriptionManager};
+use crate::redis::pubsub::topic::Subscription;
 use crate::supervise::contained;
 
 /// The name of the task in the metric of panics.
@@ -30,6 +33,18 @@ const TRUSTED_FOR: Duration = Duration::from_secs(25);
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// The pause before a partition moves again. Nodes may disagree for a moment about which of them has a slot.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// A partition whose subscriptions end at its former server.
+pub(super) struct Leaving {
+    /// The subscriptions that the next server gets.
+    pub(super) kept: HashSet<Subscription>,
+    /// The number of the former manager, and of the change that ends them there.
+    from: usize,
+    removed: ChangeNumber,
+    /// The number of the next manager, unless the slot moves again meanwhile.
+    target: usize,
+    not_before: Instant,
+}
 
 impl Settled {
     /// Whether the partition moves to the manager `target`, to which the layout gives it now. `claims` says whether the
@@ -65,10 +80,14 @@ impl Managers {
         loop {
             let changed = cluster.changed_since(cluster.changes());
             self.add_new().into_iter().for_each(start);
-            for (number, _) in self.all.iter().filter(|(number, _)| !cluster.serves(*number)) {
-                modes.forget(number);
-                modes.report();
+            for (number, manager) in &self.all {
+                if !cluster.serves(number) {
+                    modes.forget(number);
+                } else if matches!(manager.reachability(), Reachability::Reachable(..)) {
+                    modes.add(number);
+                }
             }
+            modes.report();
             under_way.extend(Partition::all().filter_map(|partition| self.move_away(partition, cluster)));
             tokio::select! {
                 () = changed => {}
@@ -81,46 +100,62 @@ impl Managers {
     /// Moves `partition` to the server that has its slot, if that is another one than its settled one.
     fn move_away<'m>(&'m self, partition: Partition, cluster: &'m Cluster) -> Option<BoxFuture<'m, ()>> {
         let target = cluster.shard_of(partition.slot());
-        let mut partitions = self.partitions.lock();
-        let assignment = &mut partitions[partition.index()];
-        let Assignment::Settled(settled) = assignment else { return None };
-        let (from, since) = (settled.manager, settled.since);
-        if !settled.leaves_for(target, self.all[from].claims(partition)) || !self.has(target) {
+        let Assignment::Settled(settled) = &mut self.partitions.lock()[partition.index()] else { return None };
+        let claims = self.all[settled.manager].claims(partition);
+        if settled.leaves || !settled.leaves_for(target, claims) || !self.has(target) {
             return None;
         }
-        let (kept, removed) = self.all[from].remove_partition(partition);
-        *assignment = Assignment::Leaving(kept.into_iter().collect());
-        drop(partitions);
-        self.record_change();
+        settled.leaves = true;
         let moving = async move {
-            self.all[from].ended(removed).await;
-            sleep_until(since + PAUSE).await;
-            self.arrive(partition, cluster).await;
+            self.leave(partition, target).await;
+            self.finish(partition, cluster).await;
         };
         Some(moving.boxed())
+    }
+
+    /// Removes the subscriptions of `partition` from its settled manager, behind the batch under way.
+    async fn leave(&self, partition: Partition, target: usize) {
+        let _published = self.publishing[partition.index()].lock().await;
+        {
+            let assignment = &mut self.partitions.lock()[partition.index()];
+            let Assignment::Settled(settled) = assignment else { return };
+            let (from, not_before) = (settled.manager, settled.since + PAUSE);
+            let (kept, removed) = self.all[from].remove_partition(partition);
+            let kept = kept.into_iter().collect();
+            *assignment = Assignment::Leaving(Leaving { kept, from, removed, target, not_before });
+        }
+        self.record_change();
     }
 
     /// Ends a move of `partition` that a panic has interrupted.
     fn resume<'m>(&'m self, partition: Partition, cluster: &'m Cluster) -> Option<BoxFuture<'m, ()>> {
         let assignment = &mut self.partitions.lock()[partition.index()];
         match assignment {
-            Assignment::Leaving(_) => return Some(self.arrive(partition, cluster).boxed()),
+            Assignment::Leaving(_) => return Some(self.finish(partition, cluster).boxed()),
             Assignment::Arriving(to) => *assignment = Assignment::Settled(Settled::now(*to)),
-            Assignment::Settled(..) => {}
+            Assignment::Settled(settled) => settled.leaves = false,
         }
         None
     }
 
-    /// Begins the subscriptions of `partition` at the server that has its slot now.
-    async fn arrive(&self, partition: Partition, cluster: &Cluster) {
-        // The managers of new shards are added before the next move.
-        let to = cluster.shard_of(partition.slot()).min(self.all.count() - 1);
+    /// Waits until the subscriptions of `partition` have ended at the former server, and begins them at the server that
+    /// has its slot now.
+    async fn finish(&self, partition: Partition, cluster: &Cluster) {
+        let (from, removed, target, not_before) = match &self.partitions.lock()[partition.index()] {
+            Assignment::Leaving(Leaving { from, removed, target, not_before, .. }) => {
+                (*from, *removed, *target, *not_before)
+            }
+            _ => return,
+        };
+        self.all[from].ended(removed).await;
+        sleep_until(not_before).await;
+        // The manager of a new shard is added before the next move.
+        let to = Some(cluster.shard_of(partition.slot())).filter(|&number| self.has(number)).unwrap_or(target);
         let manager = &self.all[to];
         let added = {
-            let mut partitions = self.partitions.lock();
-            let assignment = &mut partitions[partition.index()];
+            let assignment = &mut self.partitions.lock()[partition.index()];
             let kept = match std::mem::replace(assignment, Assignment::Arriving(to)) {
-                Assignment::Leaving(kept) => kept,
+                Assignment::Leaving(leaving) => leaving.kept,
                 _ => HashSet::new(),
             };
             manager.trust(partition);

@@ -30,8 +30,13 @@ impl Partition {
     }
 
     /// The partition in whose share of the slots `slot` is.
-    pub(crate) fn of_slot(slot: Slot) -> Self {
+    fn of_slot(slot: Slot) -> Self {
         Self(slot.index() * Self::COUNT / Slot::COUNT)
+    }
+
+    /// The partition of the Redis channel `tagged`, which begins with the tag of one.
+    pub(crate) fn of_tagged(tagged: &str) -> Self {
+        Self::of_slot(Slot::of(tagged))
     }
 
     pub(crate) fn all() -> impl Iterator<Item = Self> {
@@ -91,7 +96,7 @@ mod tests {
             assert_eq!(partition.slot().index(), partition.index() * share + share / 2);
             assert_eq!(TAGS[partition.index()], partition.slot().tag());
             assert_eq!(Partition::of_slot(partition.slot()), partition);
-            assert_eq!(Slot::of(&partition.tagged("send.p{x}!")), partition.slot());
+            assert_eq!(Partition::of_tagged(&partition.tagged("send.p{x}!")), partition);
         }
     }
 

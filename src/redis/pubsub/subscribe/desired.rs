@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::redis::node::fault::Fault;
+use crate::redis::pubsub::managers::partition::Partition;
 use crate::redis::pubsub::topic::Subscription;
 
 /// The number of a change. A change has been applied when all changes up to its number have been.
@@ -123,6 +124,11 @@ impl DesiredSubscriptions {
         self.postponed.contains(subscription)
     }
 
+    /// Whether a subscription in `partition` is postponed.
+    pub(crate) fn postpones(&self, partition: Partition) -> bool {
+        self.postponed.iter().any(|subscription| partition.has(subscription.topic()))
+    }
+
     /// Adds the postponed subscriptions to the pending change.
     pub(crate) fn retry_postponed(&mut self) {
         self.changed.extend(self.postponed.iter().cloned());
@@ -221,5 +227,21 @@ mod tests {
         desired.remove(&of("a"));
         desired.refuse(&of("a"), Fault::unexpected("no"));
         assert!(desired.refusal(&of("a")).is_none());
+    }
+
+    #[test]
+    fn a_partition_has_a_postponed_subscription_until_it_is_confirmed_or_removed() {
+        let mut desired = DesiredSubscriptions::default();
+        let [partition, other] = [7, 8].map(Partition::at);
+        let [one, another] = ["a", "b"].map(|name| Subscription::Sharded(partition.tagged(name)));
+        for subscription in [&one, &another] {
+            desired.add(subscription);
+            desired.postpone(subscription);
+        }
+        assert!(desired.postpones(partition) && !desired.postpones(other));
+        desired.confirm(&[one].into());
+        assert!(desired.postpones(partition));
+        desired.remove(&another);
+        assert!(!desired.postpones(partition));
     }
 }

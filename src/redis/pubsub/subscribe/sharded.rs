@@ -1,10 +1,10 @@
 //! `Sharded`: a subscribed connection to a node of a cluster, which ends subscriptions by itself when their slot moves.
 //!
 //! The client takes every `sunsubscribe` for the answer to the oldest command under way (redis-rs 1.8.1), although none
-//! may have asked for it. So an answer may belong to another command, and answers that no command waits for are dropped.
-//! But the client hands over every push, in the order of arrival. So confirmations are taken from the pushes. One
-//! request is under way at a time. Its last command ends the subscription to a Redis channel with a name of its own,
-//! which does not exist. The server confirms that by a push, so the push marks the end of all answers.
+//! may have asked for it. So an answer may belong to another command, and answers that no command waits for are
+//! dropped. But the client hands over every push, in the order of arrival. So confirmations are taken from the pushes.
+//! One request is under way at a time. Its last command ends the subscription to a Redis channel with a name of its
+//! own, which does not exist. The server confirms that by a push, so the push marks the end of all answers.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -136,11 +136,11 @@ impl Sharded {
         Ok(unconfirmed.into_iter().zip(errors).collect())
     }
 
-    /// Ends subscriptions. A node that does not have their slot any more has ended them.
-    pub(crate) async fn unsubscribe(&self, all: &[Subscription]) -> Result<(), Fault> {
+    /// Ends subscriptions. A node that does not have their slot any more has ended them, so none is refused.
+    pub(crate) async fn unsubscribe(&self, all: &[Subscription]) -> Result<Vec<(Subscription, Fault)>, Fault> {
         let leaving = all.iter().map(|subscription| subscription.topic().to_owned()).collect();
         let request = Request { leaving, ..Request::default() };
-        self.0.send(all, Subscription::unsubscribe_command, request).await.map(drop)
+        self.0.send(all, Subscription::unsubscribe_command, request).await.map(|_| Vec::new())
     }
 
     /// Waits until all messages are delivered that were published before the call. One request is enough for all calls
@@ -331,7 +331,7 @@ pub(super) mod tests {
         };
         let all = [subscription("{1}a")];
         tokio::select! {
-            ended = connection.unsubscribe(&all) => ended.unwrap(),
+            ended = connection.unsubscribe(&all) => assert!(ended.unwrap().is_empty()),
             () = server => unreachable!(),
         }
         assert_eq!(connection.ended().await, ["{2}b"]);

@@ -153,14 +153,7 @@ impl Subscriber {
     ///
     /// A fault of the connection.
     pub(crate) async fn subscribe(&self, all: &[Subscription]) -> Result<Vec<(Subscription, Fault)>, Fault> {
-        if let Protocol::Sharded(connection) = &self.protocol {
-            let mut refused = Vec::new();
-            for some in all.chunks(PIPELINE) {
-                refused.extend(connection.subscribe(some).await?);
-            }
-            return Ok(refused);
-        }
-        self.send(all, Subscription::subscribe_command).await
+        self.send(all, Subscription::subscribe_command, Sharded::subscribe).await
     }
 
     /// Ends subscriptions.
@@ -169,22 +162,25 @@ impl Subscriber {
     ///
     /// A fault of the connection.
     pub(crate) async fn unsubscribe(&self, all: &[Subscription]) -> Result<(), Fault> {
-        if let Protocol::Sharded(connection) = &self.protocol {
-            for some in all.chunks(PIPELINE) {
-                connection.unsubscribe(some).await?;
-            }
-            return Ok(());
-        }
-        self.send(all, Subscription::unsubscribe_command).await.map(drop)
+        self.send(all, Subscription::unsubscribe_command, Sharded::unsubscribe).await.map(drop)
     }
 
-    async fn send(&self, all: &[Subscription], command: Command) -> Result<Vec<(Subscription, Fault)>, Fault> {
+    /// Sends `command` for each subscription, or `sharded` for some at a time. Returns those that the server refused.
+    async fn send(
+        &self,
+        all: &[Subscription],
+        command: Command,
+        sharded: impl AsyncFn(&Sharded, &[Subscription]) -> Result<Vec<(Subscription, Fault)>, Fault>,
+    ) -> Result<Vec<(Subscription, Fault)>, Fault> {
         let mut refused = Vec::new();
         for some in all.chunks(PIPELINE) {
             let answers = match &self.protocol {
                 Protocol::Resp3(connection) => send_resp3(connection.clone(), some, command).await,
                 Protocol::Resp2(connection) => self.in_time(connection.send(some, command)).await?,
-                Protocol::Sharded(_) => Ok(Vec::new()),
+                Protocol::Sharded(connection) => {
+                    refused.extend(sharded(connection, some).await?);
+                    continue;
+                }
             };
             for (subscription, answer) in some.iter().zip(answers.map_err(Fault::from)?) {
                 if let Err(error) = answer {

@@ -1,8 +1,9 @@
 //! `SubscriptionManager`: the desired subscriptions on one server, and whether published messages arrive from it.
 //!
 //! Other code changes the desired subscriptions and waits until they are in force. The task in `session` brings the
-//! server to that state, again after each reconnect.
+//! server to that state, again after each reconnect. `changes` sends what has changed.
 
+mod changes;
 mod session;
 
 use std::collections::HashSet;
@@ -10,8 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, RwLock, broadcast, watch};
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::config::Fallback;
 use crate::error::{Error, Result};
@@ -21,6 +23,7 @@ use crate::redis::node::connection::Timing;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::pubsub::managers::partition::Partition;
+use crate::redis::pubsub::managers::unserved::Unserved;
 use crate::redis::pubsub::subscribe::desired::{ChangeNumber, DesiredSubscriptions};
 use crate::redis::pubsub::subscribe::subscriber::Subscriber;
 use crate::redis::pubsub::topic::Subscription;
@@ -42,6 +45,9 @@ pub(crate) struct SubscriptionManager {
     disclaimed: Mutex<HashSet<Partition>>,
     /// Notified of each change of `desired`.
     changed: Notify,
+    unserved: Arc<Unserved>,
+    /// Held by each batch that is being published through a master of a cluster, to wait for them.
+    pub(crate) publishing: Arc<RwLock<()>>,
     /// How many subscriptions the server has refused.
     refusals: watch::Sender<u64>,
     progress: watch::Sender<Progress>,
@@ -50,12 +56,14 @@ pub(crate) struct SubscriptionManager {
 }
 
 /// The options of a [`SubscriptionManager`].
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct SubscriptionOptions {
+    pub(crate) timing: Timing,
     pub(crate) fallback: Fallback,
     pub(crate) return_after: Duration,
     /// The command that publishes.
     pub(crate) publish: &'static str,
+    pub(crate) unserved: Arc<Unserved>,
 }
 
 /// The progress of a [`SubscriptionManager`].
@@ -83,12 +91,11 @@ impl SubscriptionManager {
     pub(crate) fn new(
         shard: Arc<Shard>,
         places: Arc<Places>,
-        timing: Timing,
         options: SubscriptionOptions,
         modes: Arc<Modes>,
         events: broadcast::Sender<Event>,
     ) -> Self {
-        let SubscriptionOptions { fallback, return_after, publish } = options;
+        let SubscriptionOptions { timing, fallback, return_after, publish, unserved } = options;
         // A new shard of a cluster is connected soon.
         let reachability = match places.cluster() {
             Some(_) => Reachability::Changing(Instant::now() + timing.command),
@@ -104,6 +111,8 @@ impl SubscriptionManager {
             desired: Mutex::default(),
             disclaimed: Mutex::default(),
             changed: Notify::new(),
+            unserved,
+            publishing: Arc::default(),
             refusals: watch::Sender::new(0),
             progress: watch::Sender::new(Progress { reachability, applied: 0 }),
             modes,
@@ -137,31 +146,41 @@ impl SubscriptionManager {
         self.progress.subscribe()
     }
 
-    /// Waits until the server has answered `subscription`, which has been added. Returns at once if the server is
-    /// unreachable and messages stay in this process, or if the subscription has been removed.
+    /// Whether `subscription` is desired.
+    pub(crate) fn has(&self, subscription: &Subscription) -> bool {
+        self.desired.lock().number(subscription).is_some()
+    }
+
+    /// Waits until the server has answered `subscription`. Returns `None` at once if it is not desired. Does not wait
+    /// for an unreachable server if messages stay in this process.
     ///
     /// # Errors
     ///
     /// [`Error::Redis`] if the server refused, or if it is unreachable and messages do not stay in this process.
-    pub(crate) async fn confirmed(&self, subscription: &Subscription) -> Result<()> {
-        let Some(number) = self.desired.lock().number(subscription) else { return Ok(()) };
-        let mut progress = self.progress();
-        let done = |progress: &Progress| match progress.reachability {
-            Reachability::Unknown | Reachability::Changing(_) => false,
-            Reachability::Reachable(..) => {
-                progress.applied >= number && !self.desired.lock().is_postponed(subscription)
+    pub(crate) async fn confirmed(&self, subscription: &Subscription) -> Option<Result<()>> {
+        let done = |progress: &Progress| {
+            let desired = self.desired.lock();
+            match (desired.number(subscription), &progress.reachability) {
+                (None, _) | (_, Reachability::Unreachable(_)) => true,
+                (_, Reachability::Unknown | Reachability::Changing(_)) => false,
+                (Some(number), Reachability::Reachable(..)) => {
+                    progress.applied >= number && !desired.is_postponed(subscription)
+                }
             }
-            Reachability::Unreachable(_) => true,
         };
+        let mut progress = self.progress();
         // The sender lives in `self`, so that the wait cannot fail.
         let reachability =
             progress.wait_for(done).await.map_or(Reachability::Unknown, |progress| progress.reachability.clone());
+        if !self.has(subscription) {
+            return None;
+        }
         let fault = match (reachability, self.fallback) {
             (Reachability::Unreachable(_), Fallback::Local) => None,
             (Reachability::Unreachable(fault), Fallback::Fail) => Some(fault),
             _ => self.desired.lock().refusal(subscription),
         };
-        fault.map_or(Ok(()), |fault| Err(self.shard.error(fault)))
+        Some(fault.map_or(Ok(()), |fault| Err(self.shard.error(fault))))
     }
 
     /// Waits until the server has refused `subscription`, which has been added. Never returns if it does not, or if the
@@ -240,11 +259,22 @@ impl SubscriptionManager {
         let _ = self.progress().wait_for(is_reachable).await;
     }
 
-    /// Waits until the server is not being replaced. Returns whether messages arrive from it.
-    pub(crate) async fn settled(&self) -> Reachability {
-        let is_settled = |progress: &Progress| !matches!(progress.reachability, Reachability::Changing(_));
-        let mut progress = self.progress();
-        progress.wait_for(is_settled).await.map_or(Reachability::Unknown, |progress| progress.reachability.clone())
+    /// Whether messages at `place` can be published now or stay in this process: the server is not being replaced, and
+    /// in a cluster it has confirmed the own subscriptions in the partition, which may have to get the messages.
+    pub(crate) fn accepts(&self, place: usize, reachability: &Reachability) -> bool {
+        match reachability {
+            Reachability::Changing(_) => false,
+            Reachability::Reachable(..) if self.is_in_cluster() => {
+                let partition = Partition::at(place);
+                !self.desired.lock().postpones(partition) || self.unserved.expired(partition).is_some()
+            }
+            _ => true,
+        }
+    }
+
+    /// Waits until messages at `place` can be published or stay in this process.
+    pub(crate) async fn accepting(&self, place: usize) {
+        let _ = self.progress().wait_for(|progress| self.accepts(place, &progress.reachability)).await;
     }
 
     /// Waits until the reachability is known.
@@ -255,13 +285,28 @@ impl SubscriptionManager {
         let _ = self.progress().wait_for(is_known).await;
     }
 
-    /// Learns from the redirection in `fault`, an answer of the server about `partition`, if it has one.
-    pub(crate) async fn learn(&self, partition: Partition, fault: &Fault) {
+    /// Records that the server has not accepted a command for `partition`, because of `fault`.
+    pub(crate) fn record_refused(&self, partition: Partition, fault: &Fault) {
+        // A server that has the command wait does not say that another one has the partition.
+        if matches!(fault.redirect, Some(Redirect::Moved(..) | Redirect::Unnamed)) {
+            self.disclaimed.lock().insert(partition);
+        }
+        if self.unserved.record(partition, self.shard.index, fault) {
+            let (shard, slot) = (self.shard.index, partition.slot().index());
+            let reason = self.shard.error(fault.clone()).to_string();
+            warn!(shard, slot, reason, "no node of the cluster serves a slot of published messages");
+        }
+    }
+
+    /// Records that the server has accepted a command for `partition`.
+    pub(crate) fn record_accepted(&self, partition: Partition) {
+        self.trust(partition);
+        self.unserved.clear(partition);
+    }
+
+    /// Follows the redirection in `fault`, an answer of the server, if it has one: learns which server has the slot.
+    pub(crate) async fn follow(&self, fault: &Fault) {
         if let (Some(cluster), Some(redirect)) = (self.places.cluster(), &fault.redirect) {
-            // A server that has the command wait does not say that another one has the partition.
-            if *redirect != Redirect::Wait {
-                self.disclaimed.lock().insert(partition);
-            }
             learn(cluster, &self.shard, redirect).await;
         }
     }
@@ -280,5 +325,57 @@ impl SubscriptionManager {
     /// Whether the server is a master of a cluster.
     pub(crate) fn is_in_cluster(&self) -> bool {
         self.places.is_cluster()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::redis::node::cluster::Cluster;
+    use crate::redis::node::connection::{Requirements, Version};
+
+    /// The manager of a shard of a cluster. It has no connection.
+    fn manager() -> SubscriptionManager {
+        let config = Config::new().cluster(true).sharded_pubsub(true).hosts(["redis://127.0.0.1"]);
+        let requirements = Requirements::new(&config, Version(7, 0), &[], None);
+        let (timing, (events, _)) = (requirements.timing.clone(), broadcast::channel(1));
+        let cluster = Arc::new(Cluster::new(&config).unwrap());
+        let places = Arc::new(Places::of_cluster(cluster, requirements, config.spreads().unwrap(), events.clone()));
+        let unserved = Arc::new(Unserved::new(timing.command));
+        let (fallback, publish, return_after) = (Fallback::Local, "SPUBLISH", Duration::ZERO);
+        let options = SubscriptionOptions { timing, fallback, return_after, publish, unserved };
+        SubscriptionManager::new(places.shard(0).clone(), places, options, Modes::new(1, events.clone()), events)
+    }
+
+    fn refusal(redirect: Redirect) -> Fault {
+        let mut fault = Fault::busy("no");
+        fault.redirect = Some(redirect);
+        fault
+    }
+
+    #[tokio::test]
+    async fn a_server_disclaims_a_partition_from_a_redirection_to_the_next_accepted_command() {
+        let (manager, partition) = (manager(), Partition::at(7));
+        let is_disclaimed = || manager.disclaimed.lock().contains(&partition);
+        manager.record_refused(partition, &refusal(Redirect::Wait));
+        assert!(!is_disclaimed(), "a master that is being replaced names no other");
+        manager.record_refused(partition, &refusal(Redirect::Unnamed));
+        assert!(is_disclaimed());
+        manager.record_accepted(partition);
+        assert!(!is_disclaimed());
+    }
+
+    #[tokio::test]
+    async fn a_removed_subscription_is_not_confirmed() {
+        let manager = manager();
+        let subscription = Subscription::Sharded(Partition::at(7).tagged("news"));
+        assert!(manager.confirmed(&subscription).await.is_none());
+        manager.add(&subscription);
+        let mut confirmed = Box::pin(manager.confirmed(&subscription));
+        assert!(futures_util::poll!(&mut confirmed).is_pending());
+        manager.remove(&subscription);
+        manager.progress.send_modify(|progress| progress.applied += 1);
+        assert!(confirmed.await.is_none());
     }
 }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -14,12 +14,10 @@ use crate::backoff::Backoff;
 use crate::config::Fallback;
 use crate::error::Error;
 use crate::layer::{Event, Hysteresis, Mode};
-use crate::redis::node::cluster::Slot;
 use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::NotConnected;
 use crate::redis::pubsub::managers::partition::Partition;
-use crate::redis::pubsub::subscribe::desired::Change;
 use crate::redis::pubsub::subscribe::fence::DeliveryFence;
 use crate::redis::pubsub::subscribe::protocol::Deliver;
 use crate::redis::pubsub::subscribe::subscriber::Subscriber;
@@ -37,6 +35,8 @@ const UNUSED_TOPIC: &str = "channel-layer.nobody";
 const RETRY_REFUSED_EVERY: Duration = Duration::from_secs(3);
 /// How long a subscription waits that the server of a cluster does not serve now.
 const RETRY_POSTPONED_AFTER: Duration = Duration::from_millis(100);
+/// How long the messages of a replaced master are waited for.
+const DRAINED_AFTER: Duration = Duration::from_secs(1);
 /// A connection that lasted this long is replaced without a pause.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
@@ -100,9 +100,14 @@ impl SubscriptionManager {
         if (history.generation.is_none() && !was_lost) || self.fallback == Fallback::Fail {
             return None;
         }
-        // If the connection for commands is the same, only the subscription was lost.
+        // If the connection for commands is the same, only the subscription was lost. If the cluster is replacing the
+        // master, the next one has not failed, and messages wait for it.
         let lost_alone = history.generation == Some(connection.generation);
-        Some(if lost_alone { Duration::ZERO } else { history.hysteresis.required(Instant::now()) })
+        Some(if lost_alone || !was_lost && self.is_in_cluster() {
+            Duration::ZERO
+        } else {
+            history.hysteresis.required(Instant::now())
+        })
     }
 
     /// Opens a subscribed connection to the server of `connection` and maintains it. Returns why it was lost.
@@ -122,7 +127,11 @@ impl SubscriptionManager {
             match Subscriber::open(&connection.client, &self.timing, deliver, self.is_in_cluster()).await {
                 Ok(subscriber) => {
                     let _lost_at_the_end = subscriber.lost_on_drop();
-                    self.serve(connection, &subscriber, trial, history).await
+                    let fault = self.serve(connection, &subscriber, trial, history).await;
+                    if self.is_in_cluster() && fault.redirect.is_some() {
+                        self.drain(&subscriber).await;
+                    }
+                    fault
                 }
                 Err(fault) => fault,
             }
@@ -131,6 +140,16 @@ impl SubscriptionManager {
         fence.close();
         self.desired.lock().disconnect();
         fault
+    }
+
+    /// Waits until the messages have arrived that a replaced master has accepted. It lives, and accepts messages as a
+    /// replica too.
+    async fn drain(&self, subscriber: &Subscriber) {
+        let draining = async {
+            let _published = self.publishing.write().await;
+            let _ = subscriber.catch_up().await;
+        };
+        let _ = timeout(DRAINED_AFTER.min(self.timing.command), draining).await;
     }
 
     /// Subscribes everything over `subscriber`, and maintains the subscriptions. Returns why the connection was lost.
@@ -251,59 +270,6 @@ impl SubscriptionManager {
                 Err(fault) => return Ended::Lost(fault),
             }
         }
-    }
-
-    /// Sends `change` to the server, updates `held`, and reports the progress.
-    async fn apply(
-        &self,
-        subscriber: &Subscriber,
-        change: Change,
-        held: &mut HashSet<Subscription>,
-    ) -> Result<(), Fault> {
-        let Change { subscribe, unsubscribe, up_to } = change;
-        subscriber.unsubscribe(&unsubscribe).await?;
-        for subscription in &unsubscribe {
-            held.remove(subscription);
-        }
-        let refused = subscriber.subscribe(&subscribe).await?;
-        held.extend(subscribe);
-        for (subscription, _) in &refused {
-            held.remove(subscription);
-        }
-        self.desired.lock().confirm(held);
-        let mut followed = HashSet::new();
-        for (subscription, fault) in refused {
-            if self.is_in_cluster() && fault.redirect.is_some() {
-                self.desired.lock().postpone(&subscription);
-                let partition = Partition::of_slot(Slot::of(subscription.topic()));
-                if followed.insert(partition) {
-                    self.learn(partition, &fault).await;
-                }
-                continue;
-            }
-            let known = self.desired.lock().refusal(&subscription).is_some();
-            if !known {
-                let fault = self.shard.error(fault.clone());
-                warn!(shard = self.shard.index, ?subscription, %fault, "a subscription was refused");
-            }
-            self.desired.lock().refuse(&subscription, fault);
-            self.refusals.send_modify(|refusals| *refusals += 1);
-        }
-        self.progress.send_modify(|progress| progress.applied = up_to);
-        Ok(())
-    }
-
-    /// Records that the server has ended the subscriptions to these Redis channels, because it does not have their slot
-    /// any more. They are requested again, and the answer says where the slot is.
-    fn end(&self, topics: &[String], held: &mut HashSet<Subscription>) {
-        let mut desired = self.desired.lock();
-        for topic in topics {
-            let subscription = Subscription::Sharded(topic.clone());
-            held.remove(&subscription);
-            desired.postpone(&subscription);
-        }
-        desired.retry_postponed();
-        self.changed.notify_one();
     }
 
     fn set_reachable(&self, subscriber: Subscriber, generation: u64) {

@@ -149,6 +149,13 @@ async def test_every_call_can_be_cancelled(layer, group):
         pass
 
 
+async def test_a_receive_of_a_name_that_the_crate_refuses_fails():
+    """The expression of channels accepts letters of all languages behind the `!`."""
+    layer = MemoryChannelLayer()
+    with pytest.raises(TypeError, match="a!\u00e4"):
+        await asyncio.wait_for(layer.receive("a!\u00e4"), ABSENT)
+
+
 def new_loops():
     return [asyncio.new_event_loop, uvloop.new_event_loop]
 

@@ -88,7 +88,9 @@ impl Inbox {
     /// Begins a call that waits for a message of the channel `name`.
     pub(crate) fn receive(&self, core: &Arc<Core>, name: &str, call: &Arc<CallState>, calls: &Arc<LoopCalls>) -> Begun {
         let begun = self.with_channel(core, name, |channel, state| {
-            if let Err(error) = open(core, channel, state) {
+            // The pump would never see a name that the crate refuses.
+            let is_valid = if state.is_started { Ok(()) } else { ChannelName::parse(&channel.name).map(drop) };
+            if let Err(error) = is_valid.map_err(Error::from).and_then(|()| open(core, channel, state)) {
                 return Err(Err(Arc::new(error)));
             }
             if state.waiters.is_empty() {

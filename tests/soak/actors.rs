@@ -11,7 +11,6 @@ use rand::seq::IndexedRandom;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::backend::Backend;
 use super::history::{Event, MessageId, Outcome, ReaderKind, Target};
 use super::plan::{GROUPS, NORMAL, PROCESSES, Plan, stream};
 use super::process::{Context, chain};
@@ -90,7 +89,10 @@ pub async fn write(context: Context, writer: u32) {
         };
         let mut failed = false;
         for (at, (id, ..)) in messages.iter().enumerate() {
-            let outcome = results.as_ref().map_or(Outcome::Unknown, |results| outcome(&results[at]));
+            let outcome = results.as_ref().map_or(Outcome::Unknown, |results| {
+                context.note_failure("send", &results[at]);
+                outcome(&results[at])
+            });
             failed |= outcome != Outcome::Done;
             context.record(Event::Sent { id: *id, outcome });
         }
@@ -172,7 +174,7 @@ impl Reading<'_> {
     /// Whether the reader requeues a message, as workers do with messages that they have no time for. On publish and
     /// subscribe all processes would get it once more.
     fn requeues(&mut self, delivery: &Delivery) -> bool {
-        let is_of_workers = NORMAL.contains(&delivery.channel.as_str()) && self.context.plan.backend != Backend::PubSub;
+        let is_of_workers = NORMAL.contains(&delivery.channel.as_str()) && !self.context.plan.backend.is_pubsub();
         is_of_workers && delivery.message.int("direct") == Some(1) && self.rng.random_bool(0.1)
     }
 
@@ -183,7 +185,10 @@ impl Reading<'_> {
         let messages = [(delivery.channel.as_str(), delivery.message.clone())];
         let requeueing = self.context.layer.requeue(&messages);
         let results = self.cancelling.run(&self.context, || format!("requeue of {id}"), requeueing).await;
-        let outcome = results.as_ref().map_or(Outcome::Unknown, |results| outcome(&results[0]));
+        let outcome = results.as_ref().map_or(Outcome::Unknown, |results| {
+            self.context.note_failure("requeue", &results[0]);
+            outcome(&results[0])
+        });
         self.context.record(Event::Requeued { id, outcome });
     }
 
@@ -226,7 +231,10 @@ impl Reading<'_> {
                 Some(Ok(Some(delivery))) => self.received(asked, &delivery),
                 Some(Ok(None)) => sleep(Duration::from_millis(5)).await,
                 // It does not wait for a server that is away.
-                Some(Err(_)) => sleep(PAUSE).await,
+                Some(error) => {
+                    self.context.note_failure("try_receive", &error);
+                    sleep(PAUSE).await;
+                }
                 None => {}
             }
         }
@@ -301,7 +309,10 @@ pub async fn change_groups(context: Context) {
             if joins { layer.group_add(group, channel).await } else { layer.group_discard(group, channel).await }
         };
         let result = cancelling.run(&context, || format!("a change of {group}"), changing).await;
-        let outcome = result.as_ref().map_or(Outcome::Unknown, outcome);
+        let outcome = result.as_ref().map_or(Outcome::Unknown, |result| {
+            context.note_failure("a change of a group", result);
+            outcome(result)
+        });
         context.record(Event::Changed { change, outcome });
         sleep(Duration::from_millis(rng.random_range(1..200))).await;
     }
@@ -312,8 +323,11 @@ pub async fn measure(context: Context) {
     let route = Plan::silent_route(context.slot);
     while !context.writing.is_cancelled() {
         let measuring = context.layer.channel_statistics(&route);
-        if let Some(Ok(statistics)) = context.soon(|| format!("channel_statistics of {route}"), measuring).await {
-            context.record(Event::Waiting { route: route.clone(), messages: statistics.messages_pending });
+        if let Some(measured) = context.soon(|| format!("channel_statistics of {route}"), measuring).await {
+            context.note_failure("channel_statistics", &measured);
+            if let Ok(statistics) = measured {
+                context.record(Event::Waiting { route: route.clone(), messages: statistics.messages_pending });
+            }
         }
         sleep(Duration::from_millis(100)).await;
     }
@@ -323,7 +337,7 @@ pub async fn measure(context: Context) {
 pub async fn watch(context: Context, mut events: broadcast::Receiver<LayerEvent>) {
     // What was announced before somebody listened.
     if *context.layer.mode().borrow() != Mode::Remote {
-        context.record(Event::CutOff);
+        context.record(Event::CutOff { shard: None });
     }
     loop {
         let event = tokio::select! {
@@ -348,8 +362,10 @@ fn announced(event: LayerEvent, is_durable: bool) -> Event {
             let route = |channel: &ChannelName| channel.non_local().to_owned();
             Event::Interrupted { routes: channels.iter().map(route).collect() }
         }
-        LayerEvent::LocalOnly { .. } | LayerEvent::SubscriptionLost { .. } => Event::CutOff,
-        LayerEvent::Remote { .. } | LayerEvent::SubscriptionRestored { .. } => Event::Connected,
+        LayerEvent::LocalOnly { shard, .. } | LayerEvent::SubscriptionLost { shard, .. } => {
+            Event::CutOff { shard: Some(shard) }
+        }
+        LayerEvent::Remote { shard } | LayerEvent::SubscriptionRestored { shard } => Event::Connected { shard },
         LayerEvent::DataLost { shard } if is_durable => {
             Event::Left { what: format!("server {shard} was said to have lost its data") }
         }

@@ -1,5 +1,6 @@
 //! The kinds of layers, how a process starts each, and what each promises.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::sync::broadcast;
 use super::hub;
 use super::oracle::{Copies, Order, Rules};
 use super::plan::{PROCESSES, Plan};
+use crate::support::{Cluster, slot_of};
 
 /// A layer, and the servers below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +23,13 @@ pub enum Backend {
     Native,
     NativeSharded,
     NativeEncrypted,
+    NativeCluster,
     AsgiRedis,
     ChannelsRedis,
     HybridMemory,
     HybridRedis,
     PubSub,
+    PubSubCluster,
     Fallback,
     /// Hubs on [`Native`](Self::Native).
     Hub,
@@ -55,11 +59,13 @@ impl Backend {
             Self::Native => "native",
             Self::NativeSharded => "native_sharded",
             Self::NativeEncrypted => "native_encrypted",
+            Self::NativeCluster => "native_cluster",
             Self::AsgiRedis => "asgi_redis",
             Self::ChannelsRedis => "channels_redis",
             Self::HybridMemory => "hybrid_memory",
             Self::HybridRedis => "hybrid_redis",
             Self::PubSub => "pubsub",
+            Self::PubSubCluster => "pubsub_cluster",
             Self::Fallback => "fallback",
             Self::Hub => "hub",
         }
@@ -70,10 +76,32 @@ impl Backend {
         match self {
             Self::Memory => 0,
             Self::NativeSharded => 3,
+            Self::NativeCluster | Self::PubSubCluster => 2 * Cluster::MASTERS,
             // The second one is that of normal channels.
             Self::HybridRedis => 2,
             _ => 1,
         }
+    }
+
+    /// Whether its servers are the nodes of a cluster: masters, and a replica of each.
+    pub fn is_cluster(self) -> bool {
+        matches!(self, Self::NativeCluster | Self::PubSubCluster)
+    }
+
+    /// Whether it publishes messages, so that each process gets them, and stores nothing.
+    pub fn is_pubsub(self) -> bool {
+        matches!(self, Self::PubSub | Self::PubSubCluster)
+    }
+
+    /// The slots of a cluster that its messages and its groups use, except for new channels.
+    pub fn slots(self) -> Vec<u16> {
+        if self.is_pubsub() {
+            // Those of the partitions.
+            return (0..128).map(|partition| partition * 128 + 64).collect();
+        }
+        // Some names share a slot.
+        let slots: BTreeSet<_> = Plan::names().iter().map(|name| slot_of(name)).collect();
+        slots.into_iter().collect()
     }
 
     /// Whether processes of the system run its layers. Those in memory share one, and the clients of a site are in the
@@ -86,7 +114,7 @@ impl Backend {
     /// membership carries its own.
     pub fn mixes_expiries(self) -> (bool, bool) {
         match self {
-            Self::Memory | Self::ChannelsRedis | Self::PubSub | Self::Hub => (false, false),
+            Self::Memory | Self::ChannelsRedis | Self::PubSub | Self::PubSubCluster | Self::Hub => (false, false),
             Self::AsgiRedis => (true, false),
             _ => (true, true),
         }
@@ -99,7 +127,9 @@ impl Backend {
         let all = config(servers);
         let layer: Arc<dyn ChannelLayer> = match self {
             Self::Memory => Arc::clone(memory) as Arc<_>,
-            Self::Native | Self::NativeSharded | Self::Hub => Arc::new(RedisLayer::connect(all).await?),
+            Self::Native | Self::NativeSharded | Self::NativeCluster | Self::Hub => {
+                Arc::new(RedisLayer::connect(all).await?)
+            }
             Self::NativeEncrypted => {
                 Arc::new(RedisLayer::connect(all.symmetric_encryption_keys(["the key of this round"])).await?)
             }
@@ -117,7 +147,7 @@ impl Backend {
                 let events = vec![layer.events(), layer.local().events()];
                 return Ok(Started { layer: Arc::new(layer), events });
             }
-            Self::PubSub => Arc::new(PubSubLayer::connect(all).await?),
+            Self::PubSub | Self::PubSubCluster => Arc::new(PubSubLayer::connect(all).await?),
             Self::Fallback => Arc::new(FallbackLayer::connect(all).await?),
         };
         let events = vec![layer.events()];
@@ -134,14 +164,23 @@ impl Backend {
         if self == Self::Hub {
             return hub::rules(plan);
         }
-        let falls_back = matches!(self, Self::PubSub | Self::Fallback);
+        let falls_back = self.is_pubsub() || self == Self::Fallback;
         let silent = (0..PROCESSES).map(|process| (Plan::silent_route(process), plan.silent_capacity));
         Rules {
-            copies: if self == Self::PubSub { Copies::OneInEachProcess } else { Copies::One },
-            order: if self == Self::Fallback { Order::UnlessCutOff } else { Order::Route },
-            passes_groups_after: (self == Self::NativeSharded).then_some(Duration::from_secs(5)),
+            copies: if self.is_pubsub() { Copies::OneInEachProcess } else { Copies::One },
+            order: match self {
+                Self::Fallback => Order::UnlessCutOff,
+                // Channels and groups have partitions of their own.
+                Self::PubSubCluster => Order::Group,
+                _ => Order::Route,
+            },
+            passes_groups_after: matches!(self, Self::NativeSharded | Self::NativeCluster)
+                .then_some(Duration::from_secs(5)),
             orders_by_clock: self == Self::ChannelsRedis,
-            losses_are_told: true,
+            // A process misses what others publish while its subscriptions move, and nobody can count that.
+            losses_are_told: self != Self::PubSubCluster,
+            cancels_calls: plan.settings.iter().any(|settings| settings.cancelled > 0),
+            calls_succeed: self.is_cluster() && plan.is_planned(),
             goes_on_alone: falls_back,
             reaches_others: true,
             joins_at_arrival: false,
@@ -157,7 +196,10 @@ impl Backend {
 fn config(plan: &Plan, slot: usize, servers: &[String]) -> Config {
     let settings = &plan.settings[slot];
     // Processes reach a server by different addresses, and its name says that it is the same one.
-    let named = servers.iter().enumerate().map(|(at, url)| Host::new(url.clone()).name(format!("server {at}")));
+    let named = servers.iter().enumerate().map(|(at, url)| {
+        let host = Host::new(url.clone());
+        if plan.backend.is_cluster() { host } else { host.name(format!("server {at}")) }
+    });
     let config = Config::new()
         .prefix(PREFIX)
         .stats_prefix(STATS_PREFIX)
@@ -168,7 +210,9 @@ fn config(plan: &Plan, slot: usize, servers: &[String]) -> Config {
         .channel_capacity(CapacityRule::glob("hub.*", 100_000))
         .command_timeout(settings.command_timeout)
         .blocking_timeout(settings.blocking_timeout)
-        .retry_attempts(settings.retry_attempts);
+        .retry_attempts(settings.retry_attempts)
+        .cluster(plan.backend.is_cluster())
+        .sharded_pubsub(plan.backend == Backend::PubSubCluster);
     if servers.is_empty() { config } else { config.hosts(named) }
 }
 

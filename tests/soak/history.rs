@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
@@ -80,6 +81,8 @@ pub enum Event {
     Abandoned { id: MessageId },
     /// `new_channel` returned this name.
     Named { channel: String },
+    /// A call failed, and not because a channel was full or the layer closed.
+    CallFailed { call: String, reason: String },
     /// A reader got an error in place of a message.
     ReadFailed { reader: String, reason: String },
     /// A call to `group_add` (if `joins`) or `group_discard` begins. A membership lasts for `expiry`.
@@ -92,16 +95,25 @@ pub enum Event {
     Wiped { wipe: u32 },
     /// The layer announced that a connection broke while it read these routes.
     Interrupted { routes: Vec<String> },
-    /// The process is cut off from others, as far as its layer says so: it hears nobody, or keeps its messages.
-    CutOff,
+    /// The process is cut off from others on a server, or on all, as far as its layer says so: it hears nobody, or
+    /// keeps its messages.
+    CutOff { shard: Option<usize> },
     /// The process is connected to the others again.
-    Connected,
+    Connected { shard: usize },
     /// A fault was injected, or ended.
     Fault(String),
     /// From now on a server cannot be used: by the process in a slot, or by none.
     ServerAway { server: usize, slot: Option<usize> },
     /// The end of that.
     ServerBack { server: usize, slot: Option<usize> },
+    /// The replica of a killed master of the cluster took over its slots. Until `since`, it had all that the master had
+    /// acknowledged. The master was dead at `until`.
+    MasterReplaced { since: Moment, until: Moment, slots: Vec<RangeInclusive<u16>> },
+    /// A master of the cluster was killed at some moment after `since`, and came back without its data before its
+    /// replica took over.
+    MasterEmptied { since: Moment },
+    /// The nodes of the cluster have replaced a master that no fault has killed, because the machine was too slow.
+    Disturbed,
     /// The clock of a server was set.
     ClockStepped { server: usize },
     /// The process was started in a slot, reading these routes.
@@ -120,6 +132,11 @@ pub enum Event {
     Overdue { call: String },
     /// Something is left that should be gone, or is wrong with what is left.
     Left { what: String },
+}
+
+/// Whether the machine has disturbed a round, so that it shows nothing.
+pub fn is_disturbed(records: &[Record]) -> bool {
+    records.iter().any(|record| matches!(record.event, Event::Disturbed))
 }
 
 /// Collects the records of a round.

@@ -17,6 +17,7 @@
 mod actors;
 mod backend;
 mod child;
+mod cluster;
 mod drops;
 mod history;
 mod hub;
@@ -62,6 +63,11 @@ fn native_encrypted() {
 }
 
 #[test]
+fn native_cluster() {
+    soak(Backend::NativeCluster);
+}
+
+#[test]
 fn asgi_redis() {
     soak(Backend::AsgiRedis);
 }
@@ -87,6 +93,11 @@ fn pubsub() {
 }
 
 #[test]
+fn pubsub_cluster() {
+    soak(Backend::PubSubCluster);
+}
+
+#[test]
 fn fallback() {
     soak(Backend::Fallback);
 }
@@ -108,6 +119,10 @@ fn soak(backend: Backend) {
         let plan = Plan::new(backend, seed);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let records = runtime.block_on(round::run(plan.clone()));
+        if history::is_disturbed(&records) {
+            figures.disturbed += 1;
+            continue;
+        }
         let violations = oracle::judge(&records, &backend.rules(&plan));
         assert!(violations.is_empty(), "{}", report::failure(&plan, &records, &violations));
         figures.add(&plan, &records);

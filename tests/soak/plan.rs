@@ -9,11 +9,14 @@ use rand::{Rng, SeedableRng};
 
 use super::backend::Backend;
 use super::hub;
+use crate::support::Cluster;
 
 /// Processes of a round. Each has its own routes, and all share the normal channels.
 pub const PROCESSES: usize = 3;
 pub const GROUPS: [&str; 3] = ["room.a", "room.b", "room.c"];
 pub const NORMAL: [&str; 2] = ["work.a", "work.b"];
+/// The command timeout of a round with planned faults only.
+const PLANNED_TIMEOUT: Duration = Duration::from_secs(20);
 const LOCAL_PARTS: [&str; 3] = ["x", "y", "z"];
 
 /// What one seed makes of one kind of layer.
@@ -108,6 +111,14 @@ pub enum Fault {
     KillProcess { process: usize },
     /// Flushes the layer.
     Flush { process: usize },
+    /// Moves some slots of a cluster with their keys, which the number chooses.
+    MoveSlots { choice: u64 },
+    /// `CLUSTER FAILOVER` on the replica of a shard of the cluster.
+    FailOver { shard: usize },
+    /// Adds a master to the cluster, which gets some slots, and removes it again.
+    AddNode { choice: u64, stay: Duration },
+    /// SIGKILL for a node of the cluster. It starts again after a time, before or after its replica has taken over.
+    KillNode { server: usize, away: Duration },
 }
 
 impl Plan {
@@ -126,8 +137,51 @@ impl Plan {
         let sizes = *[Sizes::Small, Sizes::Small, Sizes::Mixed, Sizes::Large].choose(rng).expect("it has choices");
         let mut plan =
             Self { backend, seed, length, durable, steps_clock, settings, silent_capacity, sizes, faults: Vec::new() };
-        plan.faults = plan.random_faults(rng);
+        plan.faults = if backend.is_cluster() { plan.cluster_faults(rng) } else { plan.random_faults(rng) };
+        if backend.is_cluster() && plan.is_planned() {
+            // A master that waits for the votes of a planned failover takes no writes for up to 10 s.
+            plan.settings.iter_mut().for_each(|settings| settings.command_timeout = PLANNED_TIMEOUT);
+        }
         plan
+    }
+
+    /// Whether an operator of a cluster may cause all faults without an error for a caller.
+    pub fn is_planned(&self) -> bool {
+        self.faults.iter().all(|(_, fault)| {
+            matches!(
+                fault,
+                Fault::MoveSlots { .. } | Fault::FailOver { .. } | Fault::AddNode { .. } | Fault::FlushScripts { .. }
+            )
+        })
+    }
+
+    /// Faults of the nodes of a cluster, of which half of the rounds have only planned ones.
+    fn cluster_faults(&self, rng: &mut StdRng) -> Vec<(Duration, Fault)> {
+        let count = if rng.random_bool(0.1) { 0 } else { rng.random_range(1..6) };
+        let kinds = if rng.random_bool(0.5) { 0..6 } else { 0..12 };
+        let mut faults: Vec<_> = (0..count)
+            .map(|_| {
+                let at = self.length.mul_f64(rng.random_range(0.05..0.8));
+                (at, self.cluster_fault(rng.random_range(kinds.clone()), rng))
+            })
+            .collect();
+        faults.sort_by_key(|(at, _)| *at);
+        faults
+    }
+
+    fn cluster_fault(&self, kind: u32, rng: &mut StdRng) -> Fault {
+        let (process, server) = (rng.random_range(0..PROCESSES), rng.random_range(0..self.backend.servers()));
+        let mut time = |longest: u64| Duration::from_millis(rng.random_range(50..longest));
+        match kind {
+            0 | 1 => Fault::MoveSlots { choice: rng.random() },
+            2 | 3 => Fault::FailOver { shard: server % Cluster::MASTERS },
+            4 => Fault::AddNode { stay: time(2000), choice: rng.random() },
+            5 => Fault::FlushScripts { server },
+            6..9 => Fault::KillNode { server, away: time(8000) },
+            9 => Fault::KillClients { server },
+            10 => Fault::KillProcess { process },
+            _ => Fault::Restart { process },
+        }
     }
 
     fn random_faults(&self, rng: &mut StdRng) -> Vec<(Duration, Fault)> {
@@ -206,6 +260,12 @@ impl Plan {
     pub fn routes(process: usize) -> Vec<String> {
         let single = Self::single_routes(process).into_iter();
         single.chain([Self::silent_route(process)]).chain(NORMAL.map(str::to_owned)).collect()
+    }
+
+    /// The names that decide in which slots of a cluster the messages and the groups of a round are, except for new
+    /// channels.
+    pub fn names() -> Vec<String> {
+        (0..PROCESSES).flat_map(Self::routes).chain(GROUPS.map(str::to_owned)).collect()
     }
 
     /// The channels of a process that are sent to directly and become members of groups.

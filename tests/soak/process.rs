@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, MemoryLayer, Mode};
+use channel_layer::{ChannelLayer, Error, MemoryLayer, Mode, Result};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,15 @@ pub struct Context {
 impl Context {
     pub fn record(&self, event: Event) {
         self.history.record(self.process, event);
+    }
+
+    /// Records the failure of a call, unless a channel was full, or the layer is closed or does not support it.
+    pub fn note_failure<T>(&self, call: &str, result: &Result<T>) {
+        if let Err(error) = result
+            && !matches!(error, Error::ChannelFull { .. } | Error::Closed | Error::Unsupported { .. })
+        {
+            self.record(Event::CallFailed { call: call.to_owned(), reason: chain(error) });
+        }
     }
 
     /// Awaits the group send of the messages `ids` and records what it counts as dropped. A layer counts that in the
@@ -234,7 +243,7 @@ impl Process {
     }
 
     /// Repeats `call` until it succeeds. The layer may not have tried again since the last fault.
-    async fn at_rest<'a>(&self, name: &str, call: impl Fn() -> BoxFuture<'a, channel_layer::Result<()>>) {
+    async fn at_rest<'a>(&self, name: &str, call: impl Fn() -> BoxFuture<'a, Result<()>>) {
         let calling = async {
             while let Err(error) = call().await {
                 if !error.is_transient() {

@@ -17,6 +17,8 @@ const LINES_AROUND: usize = 40;
 #[derive(Debug, Default)]
 pub struct Figures {
     pub rounds: usize,
+    /// Rounds that the machine has disturbed, which are not among the others.
+    pub disturbed: usize,
     sent: usize,
     refused: usize,
     unknown: usize,
@@ -51,12 +53,12 @@ impl Figures {
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { rounds, sent, refused, unknown, delivered, interrupted, faults, dropped } = self;
+        let Self { rounds, disturbed, sent, refused, unknown, delivered, interrupted, faults, dropped } = self;
         write!(
             f,
-            "{rounds} rounds: {sent} sent, {refused} refused, {unknown} with unknown outcome, {delivered} delivered, "
+            "{rounds} rounds, {disturbed} disturbed: {sent} sent, {refused} refused, {unknown} with unknown outcome, "
         )?;
-        write!(f, "{interrupted} interrupted reads, dropped {dropped:?}, faults {faults:?}")
+        write!(f, "{delivered} delivered, {interrupted} interrupted reads, dropped {dropped:?}, faults {faults:?}")
     }
 }
 
@@ -186,7 +188,11 @@ fn id_of(record: &Record) -> Option<MessageId> {
 fn is_frequent(record: &Record) -> bool {
     let is_frequent = matches!(
         record.event,
-        Event::Waiting { .. } | Event::ReadFailed { .. } | Event::Counted { .. } | Event::GroupSendCounted { .. }
+        Event::Waiting { .. }
+            | Event::ReadFailed { .. }
+            | Event::CallFailed { .. }
+            | Event::Counted { .. }
+            | Event::GroupSendCounted { .. }
     );
     id_of(record).is_some() || is_frequent
 }

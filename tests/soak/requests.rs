@@ -32,7 +32,10 @@ pub async fn request(context: Context, writer: u32) {
         context.record(Event::Sending { id, to, expiry: context.plan.settings[context.slot].expiry });
         let sending = context.layer.send(channel.as_str(), content(id, 0, true));
         let sent = cancelling.run(&context, || format!("a send to {channel}"), sending).await;
-        let outcome = sent.as_ref().map_or(Outcome::Unknown, outcome);
+        let outcome = sent.as_ref().map_or(Outcome::Unknown, |sent| {
+            context.note_failure("send", sent);
+            outcome(sent)
+        });
         context.record(Event::Sent { id, outcome });
         match outcome {
             Outcome::Done => receive(&context, id, channel.as_str()).await,
@@ -61,7 +64,10 @@ async fn receive(context: &Context, id: MessageId, channel: &str) {
                 return context.record(Event::Left { what });
             }
             Err(Error::Closed) => return context.record(Event::Abandoned { id }),
-            Err(_) => sleep(PAUSE).await,
+            failed => {
+                context.note_failure("receive", &failed);
+                sleep(PAUSE).await;
+            }
         }
     }
 }

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use channel_layer::MemoryLayer;
+use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::backend::Backend;
 use super::child::{Child, Handle};
-use super::history::{Event, History, Record};
+use super::history::{Event, History, Record, is_disturbed};
 use super::hub::Audience;
 use super::oracle;
 use super::plan::{Fault, PROCESSES, Plan};
@@ -26,7 +26,7 @@ const ARRIVAL_DEADLINE: Duration = Duration::from_secs(90);
 
 /// Runs `plan` and returns what happened.
 pub async fn run(plan: Plan) -> Vec<Record> {
-    let round = Arc::new(Round::start(plan).await);
+    let round = Round::start(plan).await;
     for slot in 0..PROCESSES {
         let process = round.start_process(slot).await;
         *round.processes[slot].lock().await = process;
@@ -35,6 +35,10 @@ pub async fn run(plan: Plan) -> Vec<Record> {
         audience.open().await;
     }
     round.inject_faults().await;
+    round.servers.check(&round.history).await;
+    if is_disturbed(&round.history.records()) {
+        return round.history.records();
+    }
     round.come_to_rest().await;
     round.look_at_keys().await;
     round.close().await;
@@ -73,7 +77,7 @@ impl Round {
     /// Starts a process with its actors; `None` if its layer does not connect in time.
     async fn start_process(&self, slot: usize) -> Option<Handle> {
         let process = self.started.fetch_add(1, Ordering::Relaxed);
-        let assignment = Assignment { slot, process, servers: self.servers.urls(slot) };
+        let assignment = Assignment { slot, process, servers: self.servers.urls(slot).await };
         if self.plan.backend.has_children() {
             return Child::start(&self.plan, &self.history, assignment).await.map(Handle::Child);
         }
@@ -85,18 +89,14 @@ impl Round {
     }
 
     /// Injects the faults of the plan and returns when all have ended and writers had their time.
-    async fn inject_faults(self: &Arc<Self>) {
+    async fn inject_faults(&self) {
         let start = Instant::now();
-        let mut faults = JoinSet::new();
-        for (at, fault) in self.plan.faults.clone() {
-            let round = Arc::clone(self);
-            faults.spawn(async move {
-                sleep_until(start + at).await;
-                round.inject(fault).await;
-            });
-        }
+        let faults = self.plan.faults.iter().map(async |(at, fault)| {
+            sleep_until(start + *at).await;
+            self.inject(*fault).await;
+        });
+        join_all(faults).await;
         sleep_until(start + self.plan.length).await;
-        faults.join_all().await;
     }
 
     async fn inject(&self, fault: Fault) {
@@ -184,10 +184,9 @@ impl Round {
 
     /// Looks at what is left on the servers, before and after a flush.
     async fn look_at_keys(&self) {
-        for server in 0..self.servers.count() {
-            let mut connection = self.servers.connection(server).await;
-            for key in keys(&mut connection).await {
-                let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+        for (server, connection) in self.servers.connections().await.iter_mut().enumerate() {
+            for key in keys(connection).await {
+                let left: i64 = redis::cmd("PTTL").arg(&key).query_async(connection).await.unwrap();
                 if left == -1 {
                     self.left(format!("key {key} on server {server} lives forever"));
                 }
@@ -202,9 +201,8 @@ impl Round {
             Some(flusher) => flusher.run(Command::FlushAtRest).await,
             None => return,
         }
-        for server in 0..self.servers.count() {
-            let mut connection = self.servers.connection(server).await;
-            let left = eventually_empty(async || keys(&mut connection).await).await;
+        for (server, connection) in self.servers.connections().await.iter_mut().enumerate() {
+            let left = eventually_empty(async || keys(connection).await).await;
             for key in left {
                 self.left(format!("key {key} on server {server} after a flush"));
             }
@@ -221,9 +219,8 @@ impl Round {
             }
         }
         self.servers.thaw();
-        for server in 0..self.servers.count() {
-            let mut connection = self.servers.connection(server).await;
-            let left = eventually_empty(async || clients(&mut connection).await).await;
+        for (server, connection) in self.servers.connections().await.iter_mut().enumerate() {
+            let left = eventually_empty(async || clients(connection).await).await;
             for client in left {
                 self.left(format!("connection to server {server}: {client}"));
             }
@@ -262,5 +259,7 @@ async fn keys(connection: &mut MultiplexedConnection) -> Vec<String> {
 async fn clients(connection: &mut MultiplexedConnection) -> Vec<String> {
     let own: i64 = redis::cmd("CLIENT").arg("ID").query_async(connection).await.unwrap();
     let list: String = redis::cmd("CLIENT").arg("LIST").query_async(connection).await.unwrap();
-    list.lines().filter(|line| !line.starts_with(&format!("id={own} "))).map(str::to_owned).collect()
+    // A replica of a cluster is a client of its master.
+    let is_own = |line: &&str| line.starts_with(&format!("id={own} ")) || line.contains(" flags=S ");
+    list.lines().filter(|line| !is_own(line)).map(str::to_owned).collect()
 }

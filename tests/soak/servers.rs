@@ -6,12 +6,15 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep};
 
+use super::cluster::ClusterServers;
 use super::history::{Event, History};
 use super::plan::{Fault, PROCESSES, Plan};
 use crate::support::{DEADLINE, Proxy, RedisServer};
 
 pub struct Servers {
-    servers: Vec<Server>,
+    standalone: Vec<Server>,
+    /// In place of them.
+    cluster: Option<ClusterServers>,
     durable: bool,
 }
 
@@ -25,30 +28,50 @@ struct Server {
 
 impl Servers {
     pub async fn start(plan: &Plan) -> Self {
-        let mut servers = Vec::new();
-        for _ in 0..plan.backend.servers() {
-            servers.push(Server::start(plan).await);
+        if plan.backend.is_cluster() {
+            let cluster = Some(ClusterServers::start(plan).await);
+            return Self { standalone: Vec::new(), cluster, durable: plan.durable };
         }
-        Self { servers, durable: plan.durable }
-    }
-
-    pub fn count(&self) -> usize {
-        self.servers.len()
+        let mut standalone = Vec::new();
+        for _ in 0..plan.backend.servers() {
+            standalone.push(Server::start(plan).await);
+        }
+        Self { standalone, cluster: None, durable: plan.durable }
     }
 
     /// Where a process reaches them.
-    pub fn urls(&self, process: usize) -> Vec<String> {
-        self.servers.iter().map(|server| server.proxies[process].url()).collect()
+    pub async fn urls(&self, process: usize) -> Vec<String> {
+        match &self.cluster {
+            Some(cluster) => cluster.urls().await,
+            None => self.standalone.iter().map(|server| server.proxies[process].url()).collect(),
+        }
     }
 
-    /// A connection to a server that no fault of the network touches.
-    pub async fn connection(&self, server: usize) -> MultiplexedConnection {
-        self.servers[server].try_connection().await.expect("a server without faults answers")
+    /// Connections that no fault of the network touches, to all servers that are no replicas.
+    pub async fn connections(&self) -> Vec<MultiplexedConnection> {
+        if let Some(cluster) = &self.cluster {
+            return cluster.connections().await;
+        }
+        let mut connections = Vec::new();
+        for server in &self.standalone {
+            connections.push(server.try_connection().await.expect("a server without faults answers"));
+        }
+        connections
+    }
+
+    /// Records whether the machine has disturbed the nodes of a cluster.
+    pub async fn check(&self, history: &History) {
+        if let Some(cluster) = &self.cluster {
+            cluster.check(history).await;
+        }
     }
 
     /// Injects a fault and ends it, and records when a server cannot be used.
     pub async fn inject(&self, fault: Fault, history: &History) {
         let nobody = usize::MAX;
+        if let Some(cluster) = &self.cluster {
+            return cluster.inject(fault, history).await;
+        }
         let Some((server, slot)) = fault.outage() else { return self.run(fault, history).await };
         history.record(nobody, Event::ServerAway { server, slot });
         self.run(fault, history).await;
@@ -60,7 +83,7 @@ impl Servers {
         match fault {
             Fault::KillServer { server, away } => self.kill(server, away, history).await,
             Fault::FreezeServer { server, frozen } => {
-                let server = &self.servers[server];
+                let server = &self.standalone[server];
                 let _turn = server.turn.lock().await;
                 server.operate(RedisServer::freeze).await;
                 sleep(frozen).await;
@@ -69,31 +92,31 @@ impl Servers {
             Fault::PauseClients { server, paused, writes_only } => {
                 let time = paused.as_millis().to_string();
                 let what = if writes_only { "WRITE" } else { "ALL" };
-                self.servers[server].during(paused, &["CLIENT", "PAUSE", &time, what], &["PING"]).await;
+                self.standalone[server].during(paused, &["CLIENT", "PAUSE", &time, what], &["PING"]).await;
             }
             Fault::KillClients { server } => {
-                self.servers[server].during(Duration::ZERO, &["CLIENT", "KILL", "TYPE", "normal"], &["PING"]).await;
+                self.standalone[server].during(Duration::ZERO, &["CLIENT", "KILL", "TYPE", "normal"], &["PING"]).await;
             }
             Fault::FlushScripts { server } => {
-                self.servers[server].during(Duration::ZERO, &["SCRIPT", "FLUSH"], &["PING"]).await;
+                self.standalone[server].during(Duration::ZERO, &["SCRIPT", "FLUSH"], &["PING"]).await;
             }
             Fault::FillMemory { server, full } => {
                 let set = |bytes| ["CONFIG", "SET", "maxmemory", bytes];
-                self.servers[server].during(full, &set("1"), &set("0")).await;
+                self.standalone[server].during(full, &set("1"), &set("0")).await;
             }
             Fault::LackReplicas { server, lacking } => {
                 let set = |replicas| ["CONFIG", "SET", "min-replicas-to-write", replicas];
-                self.servers[server].during(lacking, &set("1"), &set("0")).await;
+                self.standalone[server].during(lacking, &set("1"), &set("0")).await;
             }
             Fault::Demote { server, demoted } => {
                 // Nobody listens on the port, so that the server keeps its data and takes no writes.
                 let nobody = ["REPLICAOF", "127.0.0.1", "1"];
-                self.servers[server].during(demoted, &nobody, &["REPLICAOF", "NO", "ONE"]).await;
+                self.standalone[server].during(demoted, &nobody, &["REPLICAOF", "NO", "ONE"]).await;
             }
             Fault::StepClock { server, seconds } => {
                 // A pause of clients ends by this clock, so a step back would make it longer.
-                let _turn = self.servers[server].turn.lock().await;
-                self.servers[server].operate(move |redis| redis.set_clock(seconds)).await;
+                let _turn = self.standalone[server].turn.lock().await;
+                self.standalone[server].operate(move |redis| redis.set_clock(seconds)).await;
                 history.record(usize::MAX, Event::ClockStepped { server });
             }
             Fault::Cut { process, server } => self.proxy(process, server).cut(),
@@ -122,16 +145,19 @@ impl Servers {
             Fault::Restart { .. } | Fault::KillProcess { .. } | Fault::Flush { .. } => {
                 unreachable!("processes are no part of the servers")
             }
+            Fault::MoveSlots { .. } | Fault::FailOver { .. } | Fault::AddNode { .. } | Fault::KillNode { .. } => {
+                unreachable!("only a cluster has such a fault")
+            }
         }
     }
 
     /// Lets half-open connections end that their processes have closed.
     pub fn thaw(&self) {
-        self.servers.iter().flat_map(|server| &server.proxies).for_each(Proxy::thaw);
+        self.standalone.iter().flat_map(|server| &server.proxies).for_each(Proxy::thaw);
     }
 
     async fn kill(&self, server: usize, away: Duration, history: &History) {
-        let server = &self.servers[server];
+        let server = &self.standalone[server];
         let _turn = server.turn.lock().await;
         let wipe = history.number();
         let nobody = usize::MAX;
@@ -147,7 +173,7 @@ impl Servers {
     }
 
     fn proxy(&self, process: usize, server: usize) -> &Proxy {
-        &self.servers[server].proxies[process]
+        &self.standalone[server].proxies[process]
     }
 }
 

@@ -26,6 +26,8 @@ pub fn rules(plan: &Plan) -> Rules {
         order: Order::Group,
         passes_groups_after: None,
         orders_by_clock: false,
+        calls_succeed: false,
+        cancels_calls: false,
         losses_are_told: true,
         goes_on_alone: false,
         // Clients of other processes may miss what is sent while a server is away.

@@ -1,6 +1,6 @@
 //! Rules about what was delivered: that it was sent, once, in order, in time, and to whom it may concern.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::history::{MessageId, Moment, Outcome, Target, has_one_reader, route};
@@ -13,7 +13,8 @@ const EXPIRY_TOLERANCE: Duration = Duration::from_secs(2);
 
 pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
     let mut found = Vec::new();
-    let mut seen = BTreeSet::new();
+    // When a reader got each message last.
+    let mut seen = BTreeMap::new();
     let mut last: BTreeMap<_, (MessageId, Moment)> = BTreeMap::new();
     for delivered in &facts.deliveries {
         let Delivered { id, channel, .. } = delivered;
@@ -22,7 +23,10 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
             continue;
         };
         let reader = (rules.copies == Copies::OneInEachProcess).then_some(delivered.process);
-        if !seen.insert((*id, *channel, reader)) {
+        if let Some(before) = seen.insert((*id, *channel, reader), delivered.at) {
+            if facts.replaced.iter().any(|replaced| replaced.may_repeat(channel, message.start, before)) {
+                continue;
+            }
             found.push(violation(Kind::Duplicate, delivered, "it had been delivered before".into()));
         }
         let may_change = rules.goes_on_alone && was_cut_off(facts, message, delivered);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::history::{Event, MessageId, Moment, Outcome, Record, Target};
 use super::membership::{Change, Memberships};
 use super::outages::Outages;
+use super::replaced::Replaced;
 
 /// How long a call that was cancelled, or whose process was killed, may still take effect on a server.
 pub const AFTERMATH: Duration = Duration::from_secs(10);
@@ -42,12 +43,20 @@ pub struct Delivered<'r> {
     pub at: Moment,
 }
 
-/// Messages that may be lost without being counted: up to `room` of those on `routes` that were sent before `until`.
+/// Messages that may be lost without being counted: up to `room` of those in `place` that were sent before `until`.
 #[derive(Clone, Debug)]
-pub struct Allowance {
-    pub routes: Vec<String>,
+pub struct Allowance<'r> {
+    pub place: Place<'r>,
     pub until: Moment,
     pub room: usize,
+}
+
+/// Where messages may be lost.
+#[derive(Clone, Debug)]
+pub enum Place<'r> {
+    Routes(&'r [String]),
+    /// The slots of a master that was replaced.
+    Slots(Replaced<'r>),
 }
 
 /// What the group send of the messages `ids` counted as dropped.
@@ -82,7 +91,9 @@ pub struct Facts<'r> {
     pub deliveries: Vec<Delivered<'r>>,
     pub memberships: Memberships<'r>,
     pub wipes: Vec<Wipe>,
-    pub allowances: Vec<Allowance>,
+    pub allowances: Vec<Allowance<'r>>,
+    /// Masters of a cluster whose replicas may lack something.
+    pub replaced: Vec<Replaced<'r>>,
     /// Dropped messages of all processes by reason.
     pub counted: BTreeMap<&'r str, u64>,
     /// The part of them that group sends counted.
@@ -103,7 +114,8 @@ impl<'r> Facts<'r> {
         let mut facts = Self { end: records.last().map_or(Moment::ZERO, |last| last.at), ..Self::default() };
         let mut changes: BTreeMap<u32, Change<'r>> = BTreeMap::new();
         let mut wipes: BTreeMap<u32, Wipe> = BTreeMap::new();
-        let mut cut_off: BTreeMap<usize, Moment> = BTreeMap::new();
+        let mut emptied = Vec::new();
+        let mut cut_off: BTreeMap<(usize, Option<usize>), Moment> = BTreeMap::new();
         for Record { at, process, event } in records {
             let (at, process) = (*at, *process);
             match event {
@@ -152,7 +164,14 @@ impl<'r> Facts<'r> {
                         wipe.end = at;
                     }
                 }
-                Event::Interrupted { routes } => facts.allow(routes, at, ONE_READ),
+                Event::Interrupted { routes } => facts.allow(Place::Routes(routes), at + AFTERMATH, ONE_READ),
+                Event::MasterReplaced { since, until, slots } => {
+                    let replaced = Replaced { since: *since, until: *until, slots };
+                    // What was put back and the replica lacks may have been sent long before.
+                    facts.allow(Place::Slots(replaced), *until, READ_AND_HELD);
+                    facts.replaced.push(replaced);
+                }
+                Event::MasterEmptied { since } => emptied.push(Wipe { start: *since, end: at }),
                 Event::ServerAway { server, slot } => facts.outages.begin(*server, *slot, at),
                 Event::ServerBack { server, slot } => facts.outages.end(*server, *slot, at),
                 Event::ClockStepped { .. } => facts.clock_steps.push(at),
@@ -163,13 +182,15 @@ impl<'r> Facts<'r> {
                 Event::Closing => facts.end_run(process, at),
                 Event::Killed { routes } => {
                     facts.end_run(process, at);
-                    facts.allow(routes, at, READ_AND_HELD);
+                    facts.allow(Place::Routes(routes), at + AFTERMATH, READ_AND_HELD);
                 }
-                Event::CutOff => {
-                    cut_off.entry(process).or_insert(at);
+                Event::CutOff { shard } => {
+                    cut_off.entry((process, *shard)).or_insert(at);
                 }
-                Event::Connected => {
-                    facts.cut_off.extend(cut_off.remove(&process).map(|since| (process, since, at)));
+                Event::Connected { shard } => {
+                    for shard in [None, Some(*shard)] {
+                        facts.cut_off.extend(cut_off.remove(&(process, shard)).map(|since| (process, since, at)));
+                    }
                 }
                 Event::Counted { reason, messages } => *facts.counted.entry(reason).or_default() += messages,
                 Event::GroupSendCounted { ids, reason, messages } => {
@@ -179,11 +200,12 @@ impl<'r> Facts<'r> {
                 _ => {}
             }
         }
-        facts.cut_off.extend(cut_off.into_iter().map(|(process, since)| (process, since, facts.end)));
-        facts.wipes = wipes.into_values().collect();
-        // What a process that is cut off changes is known to others later.
+        facts.cut_off.extend(cut_off.into_iter().map(|((process, _), since)| (process, since, facts.end)));
+        facts.wipes = wipes.into_values().chain(emptied).collect();
+        // What a process that is cut off changes is known to others later, and what a replica lacks is not known to it.
         for change in changes.values_mut().filter(|change| change.outcome == Outcome::Done) {
-            if facts.was_cut_off(change.process, change.start, change.end) {
+            let is_lacking = facts.may_lack(change.group, change.start, change.end);
+            if is_lacking || facts.was_cut_off(change.process, change.start, change.end) {
                 change.outcome = Outcome::Unknown;
             }
         }
@@ -196,8 +218,13 @@ impl<'r> Facts<'r> {
         runs.for_each(|run| run.until = run.until.min(at));
     }
 
-    fn allow(&mut self, routes: &[String], at: Moment, room: usize) {
-        self.allowances.push(Allowance { routes: routes.to_vec(), until: at + AFTERMATH, room });
+    fn allow(&mut self, place: Place<'r>, until: Moment, room: usize) {
+        self.allowances.push(Allowance { place, until, room });
+    }
+
+    /// Whether the master that now has the slot of `name` may lack the effect of a call from `start` to `end`.
+    pub fn may_lack(&self, name: &str, start: Moment, end: Moment) -> bool {
+        self.replaced.iter().any(|replaced| replaced.may_lack(name, start, end))
     }
 
     /// Whether the clock of a server was set at some moment from `start` to `end`. That is recorded a little later.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::super::history::{MessageId, Moment, Outcome, Target, route};
-use super::facts::{Allowance, Facts};
+use super::facts::{Allowance, Facts, Place};
 use super::{Copies, Kind, Rules, Violation};
 
 /// Reasons for which messages are dropped, and that a round without foreign writers and keys never has.
@@ -41,6 +41,7 @@ fn missing<'r>(facts: &Facts<'r>) -> BTreeSet<Missing<'r>> {
             Target::Group(group) => facts.memberships.members(group, start, end),
         };
         let lost = receivers.into_iter().filter(|channel| !delivered.contains(&(id, *channel)));
+        let lost = lost.filter(|channel| !facts.may_lack(channel, start, end));
         missing.extend(lost.map(|channel| Missing { start, id, channel, by_group }));
     }
     missing
@@ -81,9 +82,12 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
 }
 
 /// Whether `lost` may be lost by `allowance`.
-fn covers(allowance: &Allowance, lost: &Missing<'_>) -> bool {
-    let is_read = allowance.routes.iter().any(|read| has_route(read, lost.channel));
-    allowance.room > 0 && lost.start <= allowance.until && is_read
+fn covers(allowance: &Allowance<'_>, lost: &Missing<'_>) -> bool {
+    let is_there = match &allowance.place {
+        Place::Routes(routes) => routes.iter().any(|read| has_route(read, lost.channel)),
+        Place::Slots(replaced) => replaced.has(lost.channel),
+    };
+    allowance.room > 0 && lost.start <= allowance.until && is_there
 }
 
 /// How many messages were counted as dropped after their calls had succeeded.
@@ -161,6 +165,9 @@ fn wrongly_counted(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
         // A token that seems to come from the future does not open.
         possible.remove("undecryptable");
     }
+    if rules.calls_succeed && !rules.cancels_calls {
+        possible.insert("shard_down", 0);
+    }
     for (reason, limit) in possible {
         let counted = facts.counted.get(reason).copied().unwrap_or(0);
         if counted > limit {
@@ -169,7 +176,9 @@ fn wrongly_counted(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
         }
     }
     let (counted, limit) = (facts.counted.values().sum::<u64>(), undelivered(facts));
-    if found.is_empty() && rules.copies == Copies::One && !rules.goes_on_alone && counted > limit {
+    // A replica that takes over may deliver what was counted as dropped.
+    let is_exact = rules.copies == Copies::One && !rules.goes_on_alone && facts.replaced.is_empty();
+    if found.is_empty() && is_exact && counted > limit {
         let text = format!("{counted} messages were counted as dropped, and only {limit} were not delivered");
         found.push(wrong(text));
     }

@@ -6,6 +6,7 @@ mod facts;
 mod loss;
 mod membership;
 mod outages;
+mod replaced;
 mod resources;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,10 @@ pub struct Rules {
     pub orders_by_clock: bool,
     /// Whether each message that is not delivered is counted or announced.
     pub losses_are_told: bool,
+    /// Whether every call succeeds unless a channel is full, and no read is interrupted.
+    pub calls_succeed: bool,
+    /// Whether calls are cancelled. What they have not sent counts as dropped.
+    pub cancels_calls: bool,
     /// Whether a process that is cut off goes on alone, so that its messages reach nobody else.
     pub goes_on_alone: bool,
     /// Whether processes other than that of the writer have to get messages.
@@ -89,6 +94,8 @@ pub enum Kind {
     WronglyCounted,
     AboveCapacity,
     Overdue,
+    /// A call failed, or a read was interrupted, although each has to succeed.
+    Failed,
     /// A reader got errors without a pause.
     Spinning,
     Left,

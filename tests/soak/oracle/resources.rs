@@ -18,6 +18,12 @@ pub fn violations(records: &[Record], facts: &Facts<'_>, rules: &Rules) -> Vec<V
         let (kind, text) = match event {
             Event::Overdue { call } => (Kind::Overdue, format!("{call} had not ended at {at:?}")),
             Event::Left { what } => (Kind::Left, what.clone()),
+            Event::CallFailed { call, reason } | Event::ReadFailed { reader: call, reason } if rules.calls_succeed => {
+                (Kind::Failed, format!("{call} failed in process {process} at {at:?}: {reason}"))
+            }
+            Event::Interrupted { routes } if rules.calls_succeed => {
+                (Kind::Failed, format!("a read of {routes:?} in process {process} was interrupted at {at:?}"))
+            }
             Event::Named { channel } if !named.insert(channel) => {
                 (Kind::Duplicate, format!("new_channel returned {channel} again at {at:?}"))
             }
@@ -53,7 +59,9 @@ fn above_capacity(records: &[Record], facts: &Facts<'_>, rules: &Rules) -> Vec<V
             above(route, format!("{messages} messages wait on {route} at {at:?}, and it holds {capacity}"));
         }
     }
-    let made_room = !facts.wipes.is_empty() || facts.messages.values().any(|message| facts.may_have_expired(message));
+    let made_room = !facts.wipes.is_empty()
+        || !facts.replaced.is_empty()
+        || facts.messages.values().any(|message| facts.may_have_expired(message));
     if made_room || !rules.steady_clock {
         return found;
     }

@@ -40,9 +40,9 @@ fn a_message_that_outlives_its_expiry_is_found() {
 fn a_send_of_a_process_that_is_cut_off_may_run_after_its_call() {
     let to = || Target::Channel("work".into());
     let late = |story: Story| story.pass(63 * SECOND).receive(1, "work");
-    let cut_off = || Story::default().add(0, Event::CutOff);
-    late(cut_off().try_send(1, to(), Outcome::Unknown).add(0, Event::Connected)).shows(&[]);
-    late(cut_off().send(1, "work").add(0, Event::Connected)).shows(&[Kind::DeliveredLate]);
+    let cut_off = || Story::default().add(0, Event::CutOff { shard: None });
+    late(cut_off().try_send(1, to(), Outcome::Unknown).add(0, Event::Connected { shard: 0 })).shows(&[]);
+    late(cut_off().send(1, "work").add(0, Event::Connected { shard: 0 })).shows(&[Kind::DeliveredLate]);
     late(Story::default().try_send(1, to(), Outcome::Unknown)).shows(&[Kind::DeliveredLate]);
 }
 

@@ -110,7 +110,8 @@ fn a_killed_process_explains_what_it_may_have_held() {
 #[test]
 fn a_writer_that_is_cut_off_explains_its_messages_where_the_layer_goes_on_alone() {
     let alone = Rules { goes_on_alone: true, ..rules() };
-    let cut_off = || Story::default().add(0, Event::CutOff).send(1, "work").add(0, Event::Connected);
+    let cut_off =
+        || Story::default().add(0, Event::CutOff { shard: None }).send(1, "work").add(0, Event::Connected { shard: 0 });
     cut_off().shows_by(&alone, &[]);
     cut_off().shows(&[Kind::Lost]);
     cut_off().pass(5 * SECOND).send(2, "work").shows_by(&alone, &[Kind::Lost]);
@@ -159,7 +160,7 @@ fn on_publish_and_subscribe_a_message_is_for_processes_that_are_there() {
     rest(started().send(1, "full!a").send(2, "other!a")).shows_by(&published, &[]);
     rest(started().send(1, "p!a").count("no_reader", 1)).shows_by(&published, &[Kind::Lost]);
     rest(started().send(1, "p!a").count("overflow", 1)).shows_by(&published, &[]);
-    rest(started().send(1, "p!a").add(1, Event::CutOff)).shows_by(&published, &[]);
+    rest(started().send(1, "p!a").add(1, Event::CutOff { shard: None })).shows_by(&published, &[]);
     rest(started().send(1, "p!a").add(1, Event::Closing)).shows_by(&published, &[]);
     rest(started().join("p!a").group_send(1)).shows_by(&published, &[Kind::Lost]);
     rest(started().join("p!a").group_send(1).receive(1, "p!a")).shows_by(&published, &[]);

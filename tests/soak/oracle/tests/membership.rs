@@ -11,7 +11,14 @@ fn a_change_by_a_process_that_is_cut_off_leaves_a_membership_unclear() {
     let left =
         |story: Story| story.change("p!a", false, Outcome::Done).pass(5 * SECOND).group_send(1).receive(1, "p!a");
     left(Story::default().join("p!a").pass(5 * SECOND)).shows(&[Kind::NoMember]);
-    left(Story::default().join("p!a").pass(5 * SECOND).add(1, Event::CutOff).add(1, Event::Connected)).shows(&[]);
+    left(
+        Story::default()
+            .join("p!a")
+            .pass(5 * SECOND)
+            .add(1, Event::CutOff { shard: None })
+            .add(1, Event::Connected { shard: 0 }),
+    )
+    .shows(&[]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod delivery;
 mod loss;
 mod membership;
 mod order;
+mod replaced;
 mod resources;
 
 use std::time::Duration;
@@ -126,6 +127,8 @@ fn rules() -> Rules {
         passes_groups_after: None,
         orders_by_clock: false,
         losses_are_told: true,
+        calls_succeed: false,
+        cancels_calls: false,
         goes_on_alone: false,
         reaches_others: true,
         joins_at_arrival: false,

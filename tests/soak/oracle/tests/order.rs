@@ -16,13 +16,22 @@ fn a_changed_order_is_found_on_channels_with_one_reader_alone() {
 #[test]
 fn a_changed_order_is_excused_by_an_outage_where_the_layer_goes_on_alone() {
     let alone = Rules { order: Order::UnlessCutOff, ..rules() };
-    let outage = |process| Story::default().send(1, "p!a").add(process, Event::CutOff).add(process, Event::Connected);
+    let outage = |process| {
+        Story::default()
+            .send(1, "p!a")
+            .add(process, Event::CutOff { shard: None })
+            .add(process, Event::Connected { shard: 0 })
+    };
     let swapped = |story: Story| story.send(2, "p!a").receive(2, "p!a").receive(1, "p!a");
     swapped(outage(0)).shows_by(&alone, &[]);
     swapped(outage(1)).shows_by(&alone, &[]);
     swapped(outage(2)).shows_by(&alone, &[Kind::Reordered]);
     swapped(outage(0).pass(5 * SECOND)).shows(&[Kind::Reordered]);
-    let before = Story::default().add(0, Event::CutOff).add(0, Event::Connected).pass(5 * SECOND).send(1, "p!a");
+    let before = Story::default()
+        .add(0, Event::CutOff { shard: None })
+        .add(0, Event::Connected { shard: 0 })
+        .pass(5 * SECOND)
+        .send(1, "p!a");
     swapped(before).shows_by(&alone, &[Kind::Reordered]);
 }
 

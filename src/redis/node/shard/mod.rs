@@ -3,7 +3,7 @@
 mod availability;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -45,6 +45,9 @@ pub struct Shard {
     address: Mutex<Arc<str>>,
     pub(crate) requirements: Requirements,
     state: watch::Sender<State>,
+    /// Whether the connection to a node of a cluster was lost, and the layout has not been asked since whether another
+    /// node has its slots.
+    is_doubtful: AtomicBool,
     pub(crate) status: ServerStatus,
     /// The last known epoch of the server's data. Held only to compare and replace it.
     epoch: Mutex<KnownEpoch>,
@@ -98,6 +101,7 @@ impl Shard {
             source,
             requirements,
             state: watch::Sender::new(State::Down(unconnected)),
+            is_doubtful: AtomicBool::new(false),
             status: ServerStatus::new(),
             epoch: Mutex::default(),
             suspicion: Notify::new(),
@@ -248,6 +252,9 @@ impl Shard {
         let mut backoff = Backoff::new(self.requirements.timing.backoff, self.source.longest_pause());
         let lost = self.status.has_been_reached();
         let mut reasons = Reasons::default();
+        if self.is_doubtful.swap(false, Ordering::Relaxed) {
+            self.confirm_loss(&mut reasons).await;
+        }
         // The first reason of an outage has been reported already, in the log or to the caller of `connect`.
         if let Some(fault) = self.outage() {
             reasons.is_new(&fault.line(&self.address()));
@@ -257,6 +264,16 @@ impl Shard {
             tokio::time::sleep(backoff.pause()).await;
         }
         metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost));
+    }
+
+    /// Asks for the layout after a connection was lost. Up to then, calls wait. If the node is still the master, they
+    /// fail.
+    async fn confirm_loss(&self, reasons: &mut Reasons) {
+        let located = self.source.locate().await;
+        let is_same = located.map_or(true, |client| *self.source.address(&client) == *self.address());
+        if let Some(fault) = self.fault().filter(|_| is_same) {
+            self.record_still_down(fault.without_redirect(), reasons);
+        }
     }
 
     /// Records why the server stays unreachable, and reports each new reason.
@@ -276,10 +293,14 @@ impl Shard {
     /// Marks the server as down if its connection is still the one of `generation`.
     pub(crate) fn mark_down(&self, generation: u64, fault: Fault) {
         let fault = fault.into_outage().before_sending();
+        // A node that has no slots any more may have been removed.
+        let is_doubtful = self.source.is_cluster() && fault.redirect.is_none();
+        let fault = if is_doubtful { fault.while_replaced() } else { fault };
         let changed = self.state.send_if_modified(|state| {
             let current = matches!(state, State::Up(connection) if connection.generation == generation);
             if current {
                 *state = State::Down(fault.clone());
+                self.is_doubtful.store(is_doubtful, Ordering::Relaxed);
                 self.status.record_down();
             }
             current
@@ -287,7 +308,7 @@ impl Shard {
         let reason = fault.line(&self.address());
         if !changed {
         } else if self.is_being_replaced(&fault) {
-            info!(shard = self.index, host = self.host, reason, "the master of the redis shard is replaced");
+            info!(shard = self.index, host = self.host, reason, "the redis shard waits for its master");
         } else {
             warn!(shard = self.index, host = self.host, reason, "redis shard is down");
             let _ = self.events.send(Event::ShardDown { shard: self.index, reason });

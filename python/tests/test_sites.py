@@ -170,34 +170,6 @@ class TestWorkers:
         assert Counter(int(number) for number, _ in entries) == Counter(range(count))
         assert len({process for _, process in entries}) == 2, "both workers work"
 
-    @pytest.mark.layers("ours", "stored", "server")
-    def test_a_worker_that_stops_loses_no_job(self, start, redis, make_sender, layer_name):
-        done, count = f"done-{uuid.uuid4().hex}", 200
-        layer = make_sender(layer_name)
-
-        async def send(numbers):
-            for number in numbers:
-                await layer.send("jobs", {"type": "job.done", "list": done, "number": number})
-
-        async def main():
-            worker = start(layer_name, command=["django", "runworker", "jobs"])
-            worker.wait_for_output("Running worker for channels ['jobs']")
-            await send(range(count))
-            async with asyncio.timeout(ARRIVES):
-                while not redis.client.llen(done):
-                    await asyncio.sleep(0.01)
-            # Between two messages, because Channels drops the running one.
-            await asyncio.to_thread(worker.stop)
-            start(layer_name, command=["django", "runworker", "jobs"])
-            async with asyncio.timeout(60):
-                while len(set(redis.client.lrange(done, 0, -1))) < count - 1:
-                    await asyncio.sleep(0.05)
-            await layer.close()
-
-        asyncio.run(main())
-        numbers = Counter(int(entry.split()[0]) for entry in redis.client.lrange(done, 0, -1))
-        assert max(numbers.values()) == 1
-
 
 @pytest.fixture
 def make_sender(redis, prefix):

@@ -22,6 +22,8 @@ pub struct Fault {
     pub(crate) outage: bool,
     /// Whether the same command may succeed later.
     pub(crate) transient: bool,
+    /// Whether the server has answered with an error that names no place in a script. A script has not run then.
+    pub(crate) refuses_script: bool,
     /// Where or when a cluster runs the command instead. It has not run.
     pub(crate) redirect: Option<Redirect>,
     /// The part of the text before the address of the server.
@@ -33,8 +35,8 @@ impl Fault {
     /// A permanent fault of a server that is up.
     fn new(may_have_run: bool, cause: impl fmt::Display) -> Self {
         let cause = cause.to_string().into();
-        let (broken, outage, transient, redirect) = (false, false, false, None);
-        Self { may_have_run, broken, outage, transient, redirect, subject: "Redis", cause }
+        let (broken, outage, transient, refuses_script, redirect) = (false, false, false, false, None);
+        Self { may_have_run, broken, outage, transient, refuses_script, redirect, subject: "Redis", cause }
     }
 
     /// The fault of a command that was not sent, because there is no connection.
@@ -175,6 +177,7 @@ impl From<RedisError> for Fault {
         let redirect = Redirect::parse(code, answered);
         let (broken, transient) = (is_unavailable(code), redirect.is_some() || is_transient(code));
         let may_have_run = !transient && !is_forbidden(code, answered);
+        let refuses_script = code == "ERR" && !error.to_string().contains("@user_script");
         let cause = match redirect {
             Some(Redirect::Moved(..) | Redirect::Unnamed) => "another node of the cluster has the slot".to_owned(),
             // `TRYAGAIN` too: only some of the keys of the command exist on the node.
@@ -183,7 +186,7 @@ impl From<RedisError> for Fault {
             }
             _ => text(&error),
         };
-        Self { broken, outage: broken, transient, redirect, ..Self::new(may_have_run, cause) }
+        Self { broken, outage: broken, transient, refuses_script, redirect, ..Self::new(may_have_run, cause) }
     }
 }
 
@@ -249,6 +252,19 @@ mod tests {
                 assert_eq!(fault.broken, refusal.starts_with("READONLY"), "{answer}");
                 assert_eq!(fault.line("a:1"), format!("Redis at a:1: {refusal}"));
             }
+        }
+    }
+
+    #[test]
+    fn an_error_that_names_no_place_in_a_script_refuses_the_script() {
+        for (answer, refuses) in [
+            ("ERR Lua scripts without any input keys are not supported.", true),
+            ("ERR for redis cluster, eval/evalsha number of keys can't be negative or zero", true),
+            ("ERR value is not an integer or out of range script: e4, on @user_script:9.", false),
+            ("ERR Error running script (call to f_e4): @user_script:1: @user_script: 1: -ERR no", false),
+            ("NOPERM ACL failure in script: User u has no permissions to run the 'get' command", false),
+        ] {
+            assert_eq!(fault(answer).refuses_script, refuses, "{answer}");
         }
     }
 

@@ -257,17 +257,30 @@ impl<B> Batch<B> {
         }
     }
 
+    /// The messages for lists of `shard`, a shard of a cluster, and the others.
+    pub(super) fn split_by_home(self, places: &Places, shard: &Shard) -> (Self, Self) {
+        let is_here = |run: &Run<B>| places.home(run[0].list()).index == shard.index;
+        let (here, elsewhere): (Vec<_>, Vec<_>) = self.runs.into_iter().partition(is_here);
+        (here.into_iter().flatten().collect(), elsewhere.into_iter().flatten().collect())
+    }
+
     /// Makes one attempt to send the messages to `shard`, a shard of a cluster, in one call, and reports their
-    /// outcomes. Returns those that have to be sent on their own: no attempt for them can have run.
-    pub(super) async fn send_together<F: WriteFormat<Body = B>>(self, format: &F, shard: &Shard) -> Self {
+    /// outcomes. Returns those that have to be sent on their own, and whether the server took none: no attempt for them
+    /// can have run.
+    pub(super) async fn send_together<F: WriteFormat<Body = B>>(self, format: &F, shard: &Shard) -> (Self, bool) {
         let pushed = contained(TASK, format.push_together(Node::owner(shard), &self)).await;
         match pushed.unwrap_or_else(|| Err(Fault::panicked())) {
-            Ok(Some(pushed)) => self.finish_here(shard.index, pushed),
-            Ok(None) => self,
-            Err(fault) if !fault.may_have_run => self,
+            Ok(Some(pushed)) => {
+                let count = self.messages;
+                let rest = self.finish_here(shard.index, pushed);
+                let took_none = rest.messages == count;
+                (rest, took_none)
+            }
+            Ok(None) => (self, false),
+            Err(fault) if !fault.may_have_run || fault.refuses_script => (self, true),
             Err(fault) => {
                 self.finish(shard.index, Err(fault));
-                std::iter::empty().collect()
+                (std::iter::empty().collect(), false)
             }
         }
     }

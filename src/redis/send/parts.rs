@@ -27,17 +27,17 @@ use crate::supervise::contained;
 /// In a cluster that serves no slot, each of them is sent again all the time.
 const MAX_DELAYED: usize = 100;
 
-/// How long the messages for each list have a call of their own after a call for several to a server that took none of
-/// their messages. It is not the master of their slots any more, or does not run scripts over several slots.
-const APART: Duration = Duration::from_secs(1);
+/// How long the messages for each list have a call of their own after a call for several lists to a server that took none
+/// of the messages. It has just become a replica, for example, or it does not run scripts over several slots.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// What has become of messages on their way to the shard of the queue.
 enum Progress<'q, B> {
     Ended,
-    /// The messages for each list need a call of their own. `is_whole` says that none could be sent together.
+    /// The messages for each list need a call of their own. `took_none` says that the server took no message.
     Apart {
         batch: Batch<B>,
-        is_whole: bool,
+        took_none: bool,
     },
     Delayed(Part<'q>),
 }
@@ -59,10 +59,8 @@ pub(super) async fn send_parts<F: WriteFormat>(
     batches: BatchReceiver<F::Body>,
 ) {
     let together = async |batch: Batch<F::Body>| {
-        let count = batch.message_count();
-        let batch = batch.send_together(&*format, &shard).await;
-        let is_whole = batch.message_count() == count;
-        Progress::Apart { batch, is_whole }
+        let (batch, took_none) = batch.send_together(&*format, &shard).await;
+        Progress::Apart { batch, took_none }
     };
     let apart = |batch: Batch<F::Body>| {
         let part = |part| Part::new(part, &*format, &places, &shard, &batches).promptly().boxed();
@@ -78,9 +76,9 @@ pub(super) async fn send_parts<F: WriteFormat>(
             Some(list) = delayed.next() => batches.resume(&list),
             Some(progress) = prompt.next() => match progress {
                 Progress::Ended => {}
-                Progress::Apart { batch, is_whole } => {
-                    if is_whole {
-                        together_from = Instant::now() + APART;
+                Progress::Apart { batch, took_none } => {
+                    if took_none {
+                        together_from = Instant::now() + REFUSED_PAUSE;
                     }
                     prompt.extend(apart(batch));
                 }
@@ -94,10 +92,12 @@ pub(super) async fn send_parts<F: WriteFormat>(
                 let Some(messages) = messages else { break };
                 let batch: Batch<F::Body> = messages.into_iter().collect();
                 record_size(batch.message_count());
-                if batch.has_several_lists() && Instant::now() >= together_from {
-                    prompt.push(together(batch).boxed());
+                let (here, elsewhere) = batch.split_by_home(&places, &shard);
+                prompt.extend(apart(elsewhere));
+                if here.has_several_lists() && Instant::now() >= together_from {
+                    prompt.push(together(here).boxed());
                 } else {
-                    prompt.extend(apart(batch));
+                    prompt.extend(apart(here));
                 }
             }
         }

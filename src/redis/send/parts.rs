@@ -27,8 +27,8 @@ use crate::supervise::contained;
 /// In a cluster that serves no slot, each of them is sent again all the time.
 const MAX_DELAYED: usize = 100;
 
-/// How long the messages for each list have a call of their own after a call for several lists to a server that took none
-/// of the messages. It has just become a replica, for example, or it does not run scripts over several slots.
+/// How long the messages for each list have a call of their own after a call for several lists to a server that took
+/// none of the messages. It has just become a replica, for example, or it does not run scripts over several slots.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// What has become of messages on their way to the shard of the queue.

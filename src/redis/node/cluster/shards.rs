@@ -100,8 +100,8 @@ impl KnownShards {
             KnownShard::has_same_master,
             KnownShard::has_master_in,
             KnownShard::has_master_of,
-            KnownShard::is_master_of,
             KnownShard::has_all_slots_of,
+            KnownShard::is_master_of,
             KnownShard::is_unknown,
         ];
         for rule in rules {
@@ -276,6 +276,15 @@ mod tests {
         apply(&mut known, &report(&["a", "cd"]));
         assert_eq!(apply(&mut known, &report(&["b", "cd"])), [0, 1]);
         assert_eq!((known.len(), master(&known, 0)), (2, 'b'));
+    }
+
+    #[test]
+    fn a_promoted_node_that_only_a_redirection_has_named_keeps_the_number_of_its_shard() {
+        let mut known = KnownShards::unknown();
+        apply(&mut known, &report(&["a", "cd"]));
+        assert_eq!(known.at_or_new(&("n".to_owned(), port('b')), Instant::now()), 2);
+        assert_eq!(apply(&mut known, &report(&["b", "cd"])), [0, 1]);
+        assert_eq!(known.at(&("n".to_owned(), port('b'))), Some(0));
     }
 
     #[test]

@@ -46,7 +46,7 @@ async def test_a_name_that_only_the_regex_of_channels_accepts_is_a_type_error_to
 
 
 @pytest.mark.layers("stored")
-@pytest.mark.parametrize("channel", ["a", "A.b-c_9", "x" * 99, "other.process!", "other.process!client"])
+@pytest.mark.parametrize("channel", ["a", "A.b-c_9", "x" * 99, "other.process!client"])
 async def test_valid_names_are_accepted(layer, channel):
     await layer.send(channel, {"type": "a"})
     await layer.group_add("x" * 99, channel)

@@ -1,4 +1,7 @@
-"""The site of the documentation: runs all Python snippets of README and docs, with the server of REDIS_URL."""
+"""The site of the documentation: runs the Python snippets of README and docs, with the server of REDIS_URL.
+
+A snippet in a list is not run: it shows a change of one line, or another layer.
+"""
 
 import os
 import pathlib
@@ -14,7 +17,8 @@ ROOT = pathlib.Path(__file__).parents[3]
 ADDRESS = "redis://127.0.0.1:6379"
 
 pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-snippets = [snippet for page in pages for snippet in re.findall("```python\n(.*?)```", page.read_text(), re.DOTALL)]
+snippet = re.compile("^```python\n(.*?)```", re.DOTALL | re.MULTILINE)
+snippets = [found for page in pages for found in snippet.findall(page.read_text())]
 source = "\n".join(snippets)
 if source.count(ADDRESS) != 1:
     raise SystemExit(f"{ADDRESS} must occur once in the snippets, and occurs {source.count(ADDRESS)} times")

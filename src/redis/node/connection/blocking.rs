@@ -8,7 +8,7 @@ use redis::{RedisError, Value};
 
 use crate::health::BlockingConnections;
 use crate::redis::node::connection::connect_error::ConnectError;
-use crate::redis::node::connection::gauges::{self, InGauge};
+use crate::redis::node::connection::gauges::{Connections, InGauge};
 use crate::redis::node::connection::{Heard, Identity, ServerConnection};
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
@@ -56,7 +56,7 @@ impl BlockingConnection {
             client,
             connection: Some(connection),
             busy: false,
-            _in_use: InGauge::add(gauges::CONNECTIONS, shard, 1),
+            _in_use: InGauge::add(Connections::InUse, shard, 1),
         })
     }
 

@@ -1,30 +1,45 @@
 //! `InGauge`: a part of the value of a gauge, for as long as it exists.
 
+use metrics::{Gauge, gauge};
+
 use crate::supervise::{metric_value, update_metric};
 
-/// The gauge of the connections that blocking reads use.
-pub(crate) const CONNECTIONS: &str = "channel_layer_blocking_connections";
-/// The gauge of the most connections that they may use.
-pub(crate) const POOL_SIZE: &str = "channel_layer_blocking_connections_limit";
+/// A gauge of the connections of blocking reads.
+#[derive(Clone, Copy)]
+pub(crate) enum Connections {
+    InUse,
+    /// The most that may be in use.
+    Limit,
+}
+
+impl Connections {
+    fn gauge(self, shard: usize) -> Gauge {
+        let shard = shard.to_string();
+        match self {
+            Self::InUse => gauge!("channel_layer_blocking_connections", "shard" => shard),
+            Self::Limit => gauge!("channel_layer_blocking_connections_limit", "shard" => shard),
+        }
+    }
+}
 
 /// A part of the value of a gauge of a shard. It is taken off on drop. Layers of one process share the gauge.
 pub(crate) struct InGauge {
-    name: &'static str,
+    connections: Connections,
     shard: usize,
     value: usize,
 }
 
 impl InGauge {
-    /// Adds `value` to the gauge `name` of a shard.
-    pub(crate) fn add(name: &'static str, shard: usize, value: usize) -> Self {
-        update_metric(|| metrics::gauge!(name, "shard" => shard.to_string()).increment(metric_value(value)));
-        Self { name, shard, value }
+    /// Adds `value` to a gauge of a shard.
+    pub(crate) fn add(connections: Connections, shard: usize, value: usize) -> Self {
+        update_metric(|| connections.gauge(shard).increment(metric_value(value)));
+        Self { connections, shard, value }
     }
 }
 
 impl Drop for InGauge {
     fn drop(&mut self) {
-        let Self { name, shard, value } = *self;
-        update_metric(|| metrics::gauge!(name, "shard" => shard.to_string()).decrement(metric_value(value)));
+        let Self { connections, shard, value } = *self;
+        update_metric(|| connections.gauge(shard).decrement(metric_value(value)));
     }
 }

@@ -19,7 +19,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value};
 use crate::config::Config;
 use crate::redis::node::commands::script::Script;
 use crate::redis::node::connection::connect_error::ConnectError;
-use crate::redis::node::connection::gauges::InGauge;
+use crate::redis::node::connection::gauges::{Connections, InGauge};
 use crate::redis::node::epoch::{self, EpochAnswer};
 use crate::redis::node::peer_settings::PeerSettings;
 
@@ -184,7 +184,7 @@ impl ServerConnection {
         let identity = greeting.identity.clone();
         // A layer that writes nothing makes no blocking reads.
         let pool_size = requirements.pool_size;
-        let shown = requirements.writable.then(|| Arc::new(InGauge::add(gauges::POOL_SIZE, shard, pool_size)));
+        let shown = requirements.writable.then(|| Arc::new(InGauge::add(Connections::Limit, shard, pool_size)));
         let (client, heard) = (client.clone(), Heard::now());
         let generation = rand::random();
         Ok((Self { commands, blocking, _pool_size: shown, client, identity, heard, generation }, greeting))

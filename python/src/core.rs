@@ -16,6 +16,10 @@ use crate::inbox::sweep;
 /// How long the receiver of an unused channel is kept, so that a loop of calls does not make one for each call.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// The operation that is refused when a channel of another process is added to a group of pub/sub.
+pub(crate) const FOREIGN_MEMBER: &str =
+    "group_add of a channel of another process: on pub/sub it works only on channels that exist in-process";
+
 /// The kinds of layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -138,14 +142,27 @@ impl Core {
 
     /// Returns messages to their channels, and closes the connections. Calls that wait fail.
     pub(crate) async fn close(self: Arc<Self>) -> Result<(), Error> {
+        let returned = self.inbox.end();
         let Some(connected) = self.get() else {
             return Ok(());
         };
-        let returned = self.inbox.clear();
         if self.returns_messages() {
             sweep::requeue(&self, returned).await;
         }
-        connected.layer.close().await
+        let closed = connected.layer.close().await;
+        // A call may have begun to wait in the meantime.
+        self.inbox.end();
+        closed
+    }
+}
+
+impl Connected {
+    /// Refuses a channel of another process as a member of a group on pub/sub, where each process has its own groups.
+    pub(crate) fn check_member(&self, channel: &str) -> Result<(), Error> {
+        match &self.pubsub {
+            Some(layer) if !layer.reads(channel)? => Err(Error::Unsupported { operation: FOREIGN_MEMBER }),
+            _ => Ok(()),
+        }
     }
 }
 

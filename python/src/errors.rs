@@ -1,10 +1,12 @@
 //! The exceptions of Python for the errors of the crate.
 
 use channel_layer::Error;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
+
+use crate::core::FOREIGN_MEMBER;
 
 /// The module with the exceptions of the package.
 const MODULE: &str = "channel_layer.exceptions";
@@ -19,6 +21,8 @@ pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
     let class = match error {
         Error::InvalidName(_) => return PyTypeError::new_err(text),
         Error::InvalidConfig { .. } => return PyValueError::new_err(text),
+        // As in channels_redis.
+        Error::Unsupported { operation } if *operation == FOREIGN_MEMBER => return PyRuntimeError::new_err(text),
         Error::ChannelFull { .. } => FULL.import(py, "channels.exceptions", "ChannelFull"),
         Error::Redis { .. } | Error::UnsupportedServer { .. } => REDIS.import(py, MODULE, "RedisError"),
         Error::MessageTooLarge { .. } | Error::Codec { .. } => MESSAGE.import(py, MODULE, "MessageError"),

@@ -125,8 +125,11 @@ impl Layer {
     }
 
     fn group_add(&self, py: Python<'_>, group: String, channel: String) -> PyResult<Call> {
-        self.call(py, |layer| async move {
-            layer.group_add(&group, &channel).await?;
+        let core = self.core(py)?;
+        Call::start(py, async move {
+            let connected = core.connected().await?;
+            connected.check_member(&channel)?;
+            connected.layer.group_add(&group, &channel).await?;
             Ok(Outcome::None)
         })
     }

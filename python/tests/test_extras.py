@@ -93,15 +93,16 @@ async def test_a_close_returns_unread_messages(make_layer, channel):
     assert [message["number"] for message in await receive_all(other, channel, 19)] == list(range(1, 20))
 
 
-@pytest.mark.layers("server")
-async def test_a_close_ends_the_calls_that_wait(layer):
+@pytest.mark.layers("ours")
+async def test_a_close_ends_the_calls_that_wait(layer, channel):
     import channel_layer
 
-    task = asyncio.create_task(layer.receive(await layer.new_channel()))
+    tasks = [asyncio.create_task(layer.receive(name)) for name in (channel, await layer.new_channel())]
     await asyncio.sleep(0.2)
     await layer.close()
-    with pytest.raises(channel_layer.ChannelLayerError):
-        await asyncio.wait_for(task, 20)
+    for task in tasks:
+        with pytest.raises(channel_layer.ChannelLayerError):
+            await asyncio.wait_for(task, 20)
 
 
 async def test_a_layer_works_after_a_close(layer):

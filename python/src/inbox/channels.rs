@@ -189,9 +189,13 @@ impl Inbox {
 
     /// Fails the calls that wait for channels below `source`, or for the channel `source`.
     pub(super) fn fail(&self, source: &str, error: Error) {
+        self.fail_calls(error, |channel| channel.non_local() == source);
+    }
+
+    fn fail_calls(&self, error: Error, concerns: impl Fn(&Channel) -> bool) {
         let error = Arc::new(error);
         let registry = self.registry.lock();
-        let failed = registry.channels.values().filter(|channel| channel.non_local() == source);
+        let failed = registry.channels.values().filter(|channel| concerns(channel));
         let waiters = failed.flat_map(|channel| {
             let mut state = channel.state();
             state.is_started = false;
@@ -205,7 +209,16 @@ impl Inbox {
         }
     }
 
-    /// Takes all messages that the inbox holds, with the names of their channels.
+    /// Ends the pumps, fails the calls that wait, and returns the messages of the inbox.
+    pub(crate) fn end(&self) -> Vec<(Arc<Channel>, Held)> {
+        // A pump that is not listed does not fail the calls when it ends.
+        let pumps = std::mem::take(&mut self.registry.lock().pumps);
+        pumps.values().for_each(|pump| pump.task.abort());
+        self.fail_calls(Error::Closed, |_| true);
+        self.clear()
+    }
+
+    /// Takes all messages that the inbox holds, with their channels.
     pub(crate) fn clear(&self) -> Vec<(Arc<Channel>, Held)> {
         let registry = self.registry.lock();
         let channels = registry.channels.values();

@@ -135,6 +135,16 @@ impl PubSubLayer {
         Ok(channel)
     }
 
+    /// Whether this process reads `channel`: it has a receiver, or [`new_specific_channel`](Self::new_specific_channel)
+    /// made it here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`]
+    pub fn reads(&self, channel: &str) -> Result<bool> {
+        Ok(self.inbox.interest.is_open(&ChannelName::parse_target(channel)?))
+    }
+
     /// The mode of each server, in the order of the configured hosts or of the numbers of the shards of a cluster.
     pub fn status(&self) -> Vec<ShardStatus> {
         self.modes.status()

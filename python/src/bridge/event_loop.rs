@@ -25,6 +25,8 @@ pub(crate) struct LoopCalls {
     /// The futures by the numbers of their calls. Locked only by threads that hold the GIL, and never while Python
     /// runs.
     futures: Mutex<HashMap<u64, Py<PyAny>>>,
+    /// What the handler of a signal raised while a future was completed, as `KeyboardInterrupt`.
+    raised: Mutex<Option<PyErr>>,
 }
 
 /// What an event loop runs when other threads have something for it.
@@ -46,7 +48,7 @@ pub(crate) fn running(py: Python<'_>) -> PyResult<(Arc<LoopCalls>, Bound<'_, PyA
     if let Some(calls) = bridge.and_then(|bridge| bridge.get().calls.get().cloned()) {
         return Ok((calls, event_loop));
     }
-    let calls = Arc::new(LoopCalls { mailbox: Mailbox::new()?, futures: Mutex::default() });
+    let calls = Arc::new(LoopCalls { mailbox: Mailbox::new()?, futures: Mutex::default(), raised: Mutex::default() });
     let fd = calls.mailbox.fd();
     let bridge = Bound::new(py, Bridge { calls: PerProcess::new(calls.clone()), key })?;
     event_loop.call_method1(intern!(py, "add_reader"), (fd, bridge.getattr(intern!(py, "drain"))?))?;
@@ -88,7 +90,7 @@ impl LoopCalls {
         if is_pending(&future)
             && let Err(error) = future.call_method1(intern!(py, "set_result"), (py.None(),))
         {
-            error.write_unraisable(py, Some(&future));
+            self.raised.lock().get_or_insert(error);
         }
     }
 }
@@ -102,9 +104,9 @@ fn is_pending(future: &Bound<'_, PyAny>) -> bool {
 #[pymethods]
 impl Bridge {
     /// Does what other threads have added. The loop calls this when the descriptor is readable.
-    fn drain(&self, py: Python<'_>) {
+    fn drain(&self, py: Python<'_>) -> PyResult<()> {
         let Some(calls) = self.calls.get() else {
-            return;
+            return Ok(());
         };
         for entry in calls.mailbox.take() {
             match entry {
@@ -112,6 +114,8 @@ impl Bridge {
                 Entry::Run(function) => function(py, calls),
             }
         }
+        // After all entries, so that no other call hangs.
+        calls.raised.lock().take().map_or(Ok(()), Err)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -23,6 +23,7 @@ mod model;
 mod password;
 mod pubsub;
 mod redis;
+mod scale;
 mod server;
 mod support;
 mod tidy;

@@ -46,6 +46,7 @@ class Peer:
     def start(self, crew, server, role):
         slug = "".join(char if char.isalnum() else "-" for char in self.name)
         options = {"key": self.key, "format": self.format}
+        options["cluster"] = server.cluster
         connect = {"redis": server.url} | {name: value for name, value in options.items() if value}
         return crew.start(f"{slug}-{role}", [str(word) for word in self.arguments], **connect)
 

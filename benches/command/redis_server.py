@@ -54,16 +54,20 @@ class Client:
 
 
 class RedisServer:
-    def __init__(self):
+    # The layer is told whether the server is a node of a Redis Cluster.
+    cluster = False
+
+    def __init__(self, *options, under=()):
+        """Starts a server with more `options`, and `under` another program if one is given."""
         self.folder = tempfile.TemporaryDirectory(prefix="channel-layer-bench-")
         self.port = free_port()
-        options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", self.folder.name]
-        arguments = ["redis-server", "--port", str(self.port), *options]
+        common = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", self.folder.name]
+        arguments = [*under, "redis-server", "--port", str(self.port), *common, *options]
         self.process = start("redis-server", arguments, stdout=subprocess.DEVNULL)
         self.client = self._connect()
 
     def _connect(self):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 client = Client(self.port)
@@ -84,10 +88,6 @@ class RedisServer:
     def clear(self):
         self.client.call("FLUSHALL")
 
-    def version(self):
-        info = self.client.call("INFO", "server").decode()
-        return info.split("redis_version:")[1].split()[0]
-
     def key_bytes(self):
         """Returns the sum of MEMORY USAGE of all keys."""
         total, cursor = 0, b"0"
@@ -97,6 +97,15 @@ class RedisServer:
                 total += self.client.call("MEMORY", "USAGE", key, "SAMPLES", 0) or 0
             if cursor == b"0":
                 return total
+
+    def info(self, section):
+        lines = self.client.call("INFO", section).decode().splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def processor_micros(self):
+        """Returns the processor time that the server has used since its start."""
+        used = self.info("cpu")
+        return (float(used["used_cpu_user"]) + float(used["used_cpu_sys"])) * 1e6
 
     def begin_cpu(self):
         self.client.call("CONFIG", "RESETSTAT")
@@ -128,6 +137,11 @@ class RedisServer:
         finally:
             watcher.close()
         return {name: outside.get(name, 0) / (outside.get(name, 0) + inside[name]) for name in inside}
+
+    def stop(self):
+        """Ends the server in order, so that a program around it can write its results."""
+        self.client.send("SHUTDOWN", "NOSAVE")
+        self.process.wait(60)
 
     def close(self):
         self.client.close()

@@ -1,16 +1,22 @@
 """Writes the results for programs (results.json) and for people (docs/benchmarks.md and its chart)."""
 
 import json
+import re
 
 from . import chart, ratios
+from .costs import UNITS
 from .families import LOADS, RATIOS
 from .figures import duration, number
 from .paths import ROOT, TARGET
-from .peers import HUB, OURS, OURS_AS_ASGI_REDIS, OURS_AS_CHANNELS_REDIS
+from .peers import HUB, OURS, OURS_AS_ASGI_REDIS, OURS_AS_CHANNELS_REDIS, run
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 CHART = ROOT / "docs" / "images" / "ratios.svg"
 README = ROOT / "README.md"
+UNIT_COSTS = ROOT / "docs" / "unit-costs.json"
+SCALE = ROOT / "docs" / "design" / "scale.md"
+# A command of scripts/scale-model on the page, and what it prints.
+EXAMPLE = re.compile(r"```sh\n(scripts/scale-model [^\n]*)\n```\n\n```text\n(.*?)```\n", re.DOTALL)
 # This command replaces the text between these two lines of the README.
 BEGIN, END = "<!-- from scripts/bench -->\n", "<!-- end -->\n"
 
@@ -27,6 +33,13 @@ SHOWN = {
     "bytes": lambda value: f"{value:.0f} B",
     "heap": lambda value: f"{value:,.0f} B on the heap",
     "rss": lambda value: f"{value:,.0f} B in memory",
+    "redis_each": lambda value: f"{duration(value)} of Redis each",
+    "busiest": lambda value: f"busiest master {value:.2f} of the mean",
+    "count": lambda value: f"{value:,.0f} messages",
+    "reshard_errors": lambda value: f"{value:,.0f} errors while slots moved",
+    "failover_errors": lambda value: f"{value:,.0f} errors in planned failovers",
+    "gap": lambda value: f"silence of {value:.2f} node timeouts",
+    "instructions": lambda value: f"{value:,.0f} instructions of Redis",
     "lost": lambda value: f"{value:,.0f} lost",
     "duplicated": lambda value: f"{value:,.0f} duplicated",
     "rpush": lambda value: f"RPUSH {number(value)}/s",
@@ -34,7 +47,7 @@ SHOWN = {
     "bytes_per_receiver": lambda value: f"{value:,.0f} B per waiting receiver",
     "bytes_per_1000_members": lambda value: f"{value:,.0f} B per 1,000 cached members",
 }
-COUNTS = {"lost", "duplicated"}
+COUNTS = {"lost", "duplicated", "reshard_errors", "failover_errors"}
 
 # The peers in the column of ours.
 ALL_OURS = (OURS, OURS_AS_CHANNELS_REDIS, OURS_AS_ASGI_REDIS, HUB)
@@ -54,6 +67,10 @@ CEILINGS = {
     "100,000 members delays the answer to the sender. The call itself does the same work: while these processes are stopped "
     "(`group_flatness_elsewhere`), it takes as long for 100,000 members as for 100. The table shows how long the sender and "
     "Redis have waited for a processor.",
+    "cluster_failover_errors": "in this run the load made replicas the masters twice within two node timeouts. The second election has "
+    "no votes then, and the master refuses writes for 5 s, which is longer than the command timeout. The load has a pause there now.",
+    "single_send_redis_cost": "calling a script costs Redis 20 thousand instructions, and `TIME` in it 9 thousand more, which keeps the "
+    "expiry right when the clock of the server steps. Before `push_one.lua` it was 12.1.",
     "echo_vs_daphne": "client, server, worker and Redis share the processors. With the client, an echo uses so much processor "
     "time (beside the rate) that 30 times the rate of daphne would need two processors that are never idle. daphne and its "
     "worker use `echo_cpu_vs_daphne` times as much.",
@@ -73,9 +90,41 @@ def finish(result, write):
     (TARGET / "results.json").write_text(json.dumps(result, indent=1) + "\n")
     CHART.write_text(chart.draw(spreads))
     PAGE.write_text(page(result, spreads))
+    write_unit_costs(result, spreads)
     before, rest = README.read_text().split(BEGIN)
     README.write_text(before + BEGIN + headline(spreads) + END + rest.split(END)[1])
     print(f"\nwritten: {TARGET / 'results.json'}, {PAGE}, {CHART}")
+
+
+def unit_costs(result, spreads):
+    return {unit: unit.value(result["rounds"], spreads) for unit in UNITS}
+
+
+def write_unit_costs(result, spreads):
+    """Writes the unit costs, and what scripts/scale-model computes from them, if all have been measured."""
+    costs = unit_costs(result, spreads)
+    if missing := [unit.key for unit, value in costs.items() if value is None]:
+        print(f"not written: {UNIT_COSTS}: not measured: {', '.join(missing)}")
+        return
+    listed = {unit.key: {"value": round(value, 4), "unit": unit.unit, "of": unit.text} for unit, value in costs.items()}
+    content = {"command": result["command"], "revision": result["versions"][OURS], "costs": listed}
+    UNIT_COSTS.write_text(json.dumps(content, indent=1) + "\n")
+
+    def computed(example):
+        program, *options = example[1].split()
+        printed = run(ROOT / program, *options)
+        return f"```sh\n{example[1]}\n```\n\n```text\n{printed}```\n"
+
+    SCALE.write_text(EXAMPLE.sub(computed, SCALE.read_text()))
+
+
+def units_of_page(result, spreads):
+    rows = [
+        [f"`{unit.key}`", unit.text, "not measured" if value is None else f"{number(value)} {unit.unit}".strip()]
+        for unit, value in unit_costs(result, spreads).items()
+    ]
+    text = "What `scripts/scale-model` computes with (see [Scale](design/scale.md)). Times are those of processors."
+    return ["## Unit costs", text, table(["key", "cost", "value"], rows)]
 
 
 # The ratios in the README.
@@ -135,6 +184,7 @@ def page(result, spreads):
         "Medians over the rounds. Slow peers get fewer messages of the same size in the same shape of load.",
         table(["load", "ours", "others"], figures(result)),
         NOTES,
+        *units_of_page(result, spreads),
         *instructions(result),
         "## Where",
         facts(result),

@@ -51,6 +51,10 @@ class Sizes:
     handshakes: int
     django: int
     django_calls: int
+    cluster_send: int
+    cost_messages: int
+    cost_calls: int
+    hub_echoes: int
     stored: int = 1000
     receivers: int = 100
     cached: int = 10_000
@@ -77,6 +81,10 @@ QUICK = Sizes(
     handshakes=3000,
     django=200_000,
     django_calls=50,
+    cluster_send=300_000,
+    cost_messages=300_000,
+    cost_calls=1000,
+    hub_echoes=100_000,
 )
 
 FULL = Sizes(
@@ -100,4 +108,8 @@ FULL = Sizes(
     handshakes=5000,
     django=300_000,
     django_calls=100,
+    cluster_send=400_000,
+    cost_messages=400_000,
+    cost_calls=2000,
+    hub_echoes=200_000,
 )

@@ -2,6 +2,7 @@
 
 use std::alloc::System;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -28,7 +29,7 @@ const ROOM: &str = "bench";
 enum Command {
     /// Without `redis`, the hub serves only this process.
     Connect { redis: Option<String> },
-    GroupSend { calls: usize, size: usize },
+    GroupSend { calls: usize, size: usize, #[serde(default)] gap_us: u64 },
     Memory,
 }
 
@@ -50,10 +51,11 @@ impl Program for Server {
                 self.0 = Some(hub);
                 Ok(json!({ "port": port }))
             }
-            Command::GroupSend { calls, size } => {
+            Command::GroupSend { calls, size, gap_us } => {
                 let hub = self.0.as_ref().ok_or("not connected")?;
                 let (body, start) = ("x".repeat(size), clock::now());
                 for _ in 0..calls {
+                    tokio::time::sleep(Duration::from_micros(gap_us)).await;
                     hub.broadcast(ROOM, body.as_str()).await?;
                 }
                 Ok(json!({ "start": start, "end": clock::now() }))
@@ -85,8 +87,8 @@ impl Handler for Member {
         Ok(client.join(ROOM).await?)
     }
 
-    async fn message(&mut self, _client: &Client, _message: Payload) -> Result<(), BoxError> {
-        Ok(())
+    async fn message(&mut self, client: &Client, message: Payload) -> Result<(), BoxError> {
+        Ok(client.send(message)?)
     }
 }
 

@@ -26,7 +26,7 @@ const STAYING: u64 = 50;
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Command {
-    Connect { redis: String, key: Option<String>, format: Option<String> },
+    Connect { redis: String, key: Option<String>, format: Option<String>, #[serde(default)] cluster: bool },
     Receive { channel: String, mark: Mark },
     Serve { process: String, clients: usize, mark: Mark },
     Progress,
@@ -51,7 +51,10 @@ impl Program for Participant {
 
     async fn answer(&mut self, command: Command) -> Result<Value, Failure> {
         match command {
-            Command::Connect { redis, key, format } => self.connect(redis, key, format).await,
+            Command::Connect { redis, key, format, cluster } => {
+                let config = Config::new().host(redis).cluster(cluster).symmetric_encryption_keys(key);
+                self.connect(config, format).await
+            }
             Command::Receive { channel, mark } => self.receive(&channel, mark),
             Command::Serve { process, clients, mark } => self.serve(&process, clients, mark),
             Command::Progress => Ok(self.arrivals.progress()),
@@ -80,10 +83,9 @@ impl Participant {
         Ok(self.layer.clone().ok_or("not connected")?)
     }
 
-    async fn connect(&mut self, redis: String, key: Option<String>, format: Option<String>) -> Result<Value, Failure> {
-        let config = Config::new().host(redis).capacity(CAPACITY).symmetric_encryption_keys(key);
+    async fn connect(&mut self, config: Config, format: Option<String>) -> Result<Value, Failure> {
         let format = format.map_or(Ok(Format::default()), |format| format.parse())?;
-        self.layer = Some(channel_layer::connect(config.format(format)).await?);
+        self.layer = Some(channel_layer::connect(config.capacity(CAPACITY).format(format)).await?);
         Ok(json!({}))
     }
 

@@ -1,7 +1,5 @@
 //! `InGauge`: a part of the value of a gauge, for as long as it exists.
 
-use metrics::{Gauge, gauge};
-
 use crate::supervise::{metric_value, update_metric};
 
 /// A gauge of the connections of blocking reads.
@@ -13,11 +11,16 @@ pub(crate) enum Connections {
 }
 
 impl Connections {
-    fn gauge(self, shard: usize) -> Gauge {
+    /// Adds `change` to the gauge of a shard.
+    fn add(self, shard: usize, change: f64) {
         let shard = shard.to_string();
         match self {
-            Self::InUse => gauge!("channel_layer_blocking_connections", "shard" => shard),
-            Self::Limit => gauge!("channel_layer_blocking_connections_limit", "shard" => shard),
+            Self::InUse => update_metric(|| {
+                metrics::gauge!("channel_layer_blocking_connections", "shard" => shard).increment(change);
+            }),
+            Self::Limit => update_metric(|| {
+                metrics::gauge!("channel_layer_blocking_connections_limit", "shard" => shard).increment(change);
+            }),
         }
     }
 }
@@ -32,14 +35,13 @@ pub(crate) struct InGauge {
 impl InGauge {
     /// Adds `value` to a gauge of a shard.
     pub(crate) fn add(connections: Connections, shard: usize, value: usize) -> Self {
-        update_metric(|| connections.gauge(shard).increment(metric_value(value)));
+        connections.add(shard, metric_value(value));
         Self { connections, shard, value }
     }
 }
 
 impl Drop for InGauge {
     fn drop(&mut self) {
-        let Self { connections, shard, value } = *self;
-        update_metric(|| connections.gauge(shard).decrement(metric_value(value)));
+        self.connections.add(self.shard, -metric_value(self.value));
     }
 }

@@ -318,7 +318,7 @@ def _regex(name: str, pattern: re.Pattern) -> str:
         elif token == "]":
             in_set = False
         translated.append(r"\z" if token == r"\Z" and not in_set else token)
-    flags = "".join(letter for flag, letter in FLAGS.items() if pattern.flags & flag)
+    flags = "".join(name for flag, name in FLAGS.items() if pattern.flags & flag)
     return (f"(?{flags})" if flags else "") + "".join(translated)
 
 

@@ -155,7 +155,7 @@ impl Plan {
         })
     }
 
-    /// Faults of the nodes of a cluster, of which half of the rounds have only planned ones.
+    /// Faults of the nodes of a cluster. Half of the rounds have planned faults only.
     fn cluster_faults(&self, rng: &mut StdRng) -> Vec<(Duration, Fault)> {
         let count = if rng.random_bool(0.1) { 0 } else { rng.random_range(1..6) };
         let kinds = if rng.random_bool(0.5) { 0..6 } else { 0..12 };

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
-from redis_server import RedisServer, free_port
+from redis_server import free_port
 from support import ARRIVES
 
 ROOT = Path(__file__).parents[2]
@@ -18,15 +18,8 @@ WORKER = ROOT / "target/debug/examples/django"
 
 
 @pytest.fixture
-def own_redis():
-    # The example has no setting for the prefix.
-    server = RedisServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def start(own_redis, tmp_path):
+    """Starts a program on a server of its own: the example has no setting for the prefix."""
     processes = []
 
     def start(*command):

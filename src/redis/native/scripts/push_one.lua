@@ -5,19 +5,20 @@
 -- ARGV[1]: the sender's estimate of this server's clock, in ms.
 -- ARGV[2]: how long the list lives after a send, in ms.
 -- ARGV[3]: the capacity of the channel.
--- ARGV[4]: the entry.
--- Returns: 1 if the entry was appended; 0 if the channel is full; no value if push.lua has to do it, because the estimate
--- is too far off, an expired entry takes up room, or the key holds no list.
+-- ARGV[4]: the entry. Its stamp is replaced if the estimate is too far off.
+-- Returns: 1 if the entry was appended; 0 if the channel is full; no value if push.lua has to do it, because an expired
+-- entry takes up room, or the key holds no list.
 
 -- Each argument costs about 2 thousand instructions, so the tolerance is here: how far the estimate may be off, in ms.
 local tolerance = 50
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local off = now - ARGV[1]
+local entry = ARGV[4]
 if off > tolerance or off < -tolerance then
-    return false
+    entry = struct.pack('>I8', struct.unpack('>I8', entry) + math.floor(off)) .. string.sub(entry, 9)
 end
-local length = redis.pcall('RPUSH', KEYS[1], ARGV[4])
+local length = redis.pcall('RPUSH', KEYS[1], entry)
 if length == 1 then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
 elseif type(length) ~= 'number' then

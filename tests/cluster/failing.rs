@@ -1,8 +1,9 @@
 //! Nodes that fail.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Event, message};
+use channel_layer::{ChannelLayer, Event, RedisLayer, message};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
@@ -15,6 +16,14 @@ const ON_THE_WAY: Duration = Duration::from_secs(1);
 /// How long after a master has been replaced its messages arrive again at the latest.
 const RECOVERY: Duration = Duration::from_secs(2);
 
+/// A load on a channel of each of three masters, once messages arrive.
+async fn load_of_each_master(writer: &Arc<RedisLayer>, reader: &Arc<RedisLayer>) -> Load {
+    let channels: Vec<_> = [0, 6000, 12000].map(|slot| format!("{}x", name_in("send.", slot..slot + 400, '!'))).into();
+    let load = Load::start(writer, reader, &channels);
+    load.has_begun().await;
+    load
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_takes_over_from_a_killed_master() {
     let mut cluster = Cluster::start().await;
@@ -22,10 +31,8 @@ async fn a_replica_takes_over_from_a_killed_master() {
     let (writer, reader) = (connect(config.clone()).await, connect(config).await);
     // A promoted node knows no script.
     cluster.nodes[3].ask::<()>(redis::cmd("SCRIPT").arg("FLUSH")).await;
-    let channels: Vec<_> = [0, 6000, 12000].map(|slot| format!("{}x", name_in("send.", slot..slot + 400, '!'))).into();
     let probed = name_in("probed.", 0..400, 'x');
-    let load = Load::start(&writer, &reader, &channels);
-    load.has_begun().await;
+    let load = load_of_each_master(&writer, &reader).await;
     let since = Instant::now();
     cluster.replicates(0, 3).await;
     cluster.nodes[0].server.stop();
@@ -49,10 +56,8 @@ async fn a_replica_takes_over_from_a_master_that_hangs_and_comes_back() {
     let mut cluster = Cluster::start().await;
     let config = config(&cluster);
     let (writer, reader) = (connect(config.clone()).await, connect(config).await);
-    let channels: Vec<_> = [0, 6000, 12000].map(|slot| format!("{}x", name_in("send.", slot..slot + 400, '!'))).into();
     let probed = name_in("probed.", 0..400, 'x');
-    let load = Load::start(&writer, &reader, &channels);
-    load.has_begun().await;
+    let load = load_of_each_master(&writer, &reader).await;
     let since = Instant::now();
     cluster.replicates(0, 3).await;
     cluster.nodes[0].server.freeze();

@@ -71,12 +71,20 @@ async fn a_channel_whose_slot_is_half_moved_does_not_fail_the_others_of_its_batc
     let cluster = Cluster::without_replicas().await;
     let layer = connect(config(&cluster)).await;
     let channels: Vec<_> = (0..10).map(|number| name_in(&format!("jobs{number}."), SHARES[0].clone(), 'x')).collect();
-    let moving = slot_of(&channels[3]);
-    cluster.begin_move(moving, 0, 1).await;
-    for number in 0..3 {
+    // The list of the first of these is on the node that the slot leaves, and that of the second one is on neither.
+    let [with_list, without] = [3, 6].map(|place| slot_of(&channels[place]));
+    send_to_each(&layer, &channels[..6], 0).await;
+    for slot in [with_list, without] {
+        cluster.begin_move(slot, 0, 1).await;
+    }
+    send_to_each(&layer, &channels[6..], 0).await;
+    for number in 1..3 {
         send_to_each(&layer, &channels, number).await;
     }
-    cluster.end_move(moving, 1, &[0, 1, 2]).await;
+    for slot in [with_list, without] {
+        cluster.move_keys(slot, 0, 1).await;
+        cluster.end_move(slot, 1, &[0, 1, 2]).await;
+    }
     send_to_each(&layer, &channels, 3).await;
     assert_eq!(numbers(&layer, &channels, 4 * channels.len()).await, expected(&channels, 3));
 }

@@ -341,3 +341,31 @@ async fn a_thousand_frames_fit_one_call() {
         assert_eq!(push.frames("a").await, frames);
     }
 }
+
+/// Runs `push.lua` without keys, as for the lists of a node of a cluster, each with its capacity and frames.
+async fn run_without_keys(push: &mut Push, lists: &[(&str, usize, &[&str])]) -> Vec<i64> {
+    let mut command = redis::cmd("EVAL");
+    command.arg(SOURCE).arg(0).arg(milliseconds(LIFETIME)).arg(0);
+    command.arg(milliseconds(STAMP_TOLERANCE)).arg(milliseconds(LIFETIME + SLACK)).arg(0);
+    for (name, capacity, frames) in lists {
+        let entries: Vec<_> = frames.iter().map(|frame| entry(0, frame)).collect();
+        command.arg(push.key(name)).arg(*capacity).arg(frames.len()).arg(entries);
+    }
+    ask(&mut push.connection, &command).await
+}
+
+#[tokio::test]
+async fn lists_as_arguments_have_capacities_expiries_and_errors_of_their_own() {
+    let mut push = Push::start(false).await;
+    let text = push.key("text");
+    let () = push.connection.set_ex(&text, "text", 60).await.unwrap();
+    push.fill("old", &[entry(1, "expired")]).await;
+    let lists: [(&str, usize, &[&str]); 5] =
+        [("a", 2, &["1", "2", "3"]), ("text", 9, &["4"]), ("a", 3, &["5"]), ("old", 1, &["6"]), ("b", 1, &["7"])];
+    assert_eq!(run_without_keys(&mut push, &lists).await, [2, -1, 1, 1, 1, 1]);
+    for (name, frames) in [("a", vec!["1", "2", "5"]), ("old", vec!["6"]), ("b", vec!["7"])] {
+        assert_eq!(push.frames(name).await, frames, "{name}");
+        let key = push.key(name);
+        assert_lives(ttl(&mut push.connection, &key).await, LIFETIME + SLACK);
+    }
+}

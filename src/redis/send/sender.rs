@@ -2,8 +2,8 @@
 //!
 //! Each shard has a few queues, and a channel always uses the same one. A queue sends the messages that gathered during
 //! its previous batch, so no message waits for company. A queue has one batch under way, so the order within a channel
-//! holds whatever happens to a batch. In a cluster each list of a batch is sent on its own, and has one call under
-//! way ([`parts`](super::parts)).
+//! holds whatever happens to a batch. In a cluster the messages for a list that is on another node have a call of
+//! their own ([`parts`](super::parts)).
 
 use std::future::poll_fn;
 use std::sync::Arc;
